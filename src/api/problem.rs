@@ -1,0 +1,260 @@
+//! Errors as the caller sees them: RFC 9457 `application/problem+json` with a stable code.
+//!
+//! Two texts per error: what the caller may read is here, what only the operator may read is in the log.
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::body::PendingBody;
+use crate::clock::UnixMs;
+use crate::op::Refused;
+
+/// One error answer.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Problem {
+    /// `urn:openclaw-sidecar:problem:<code>`.
+    #[serde(rename = "type")]
+    pub type_uri: String,
+    /// The same for every problem of a code.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable name to branch on.
+    pub code: &'static str,
+    /// What is wrong in this case; names the field where there is one.
+    pub detail: String,
+    /// Also in the log and the audit.
+    #[serde(default)]
+    pub request_id: String,
+    /// Whether the same call may succeed later.
+    pub retryable: bool,
+    /// What to do, in plain words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// For `ambiguous` and `superseded`: the requests that wait now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<PendingBody>,
+    /// Seconds for `Retry-After`.
+    #[serde(skip)]
+    pub retry_after_s: Option<u64>,
+}
+
+/// Every code there is: status, title, whether a retry makes sense, and the remedy.
+const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
+    ("bad_request", 400, "The request is malformed", false, None),
+    ("invalid_body", 400, "The body is not what this call takes", false, None),
+    ("invalid_query", 400, "The query is not what this call takes", false, None),
+    (
+        "unauthorized",
+        401,
+        "A valid bearer credential is needed",
+        false,
+        Some(
+            "Send exactly one header `Authorization: Bearer <token>` with a token whose SHA-256 the sidecar was given.",
+        ),
+    ),
+    ("forbidden", 403, "This credential may not do this", false, None),
+    (
+        "origin_refused",
+        403,
+        "Browsers may not call this API",
+        false,
+        Some("Call it from a server; requests with an Origin header are refused."),
+    ),
+    ("route_not_found", 404, "There is no such route", false, Some("GET /openapi.json lists the routes.")),
+    ("no_pending_request", 404, "No such request waits", false, Some("GET /v1/pairing lists what waits now.")),
+    ("not_found", 404, "No such device or node is paired", false, Some("GET /v1/pairing lists what is paired.")),
+    ("method_not_allowed", 405, "This route does not take this method", false, None),
+    (
+        "superseded",
+        409,
+        "The device asks for something else by now",
+        false,
+        Some("Look at the candidate and approve it by its request_id, or approve by device_id with an expectation."),
+    ),
+    (
+        "ambiguous",
+        409,
+        "More than one request matches",
+        false,
+        Some("Approve one of the candidates by its request_id, or narrow `expect`."),
+    ),
+    ("expired", 410, "The request lapsed", false, Some("The device has to try again; reload the page.")),
+    ("length_required", 411, "Transfer-Encoding is not accepted", false, Some("Send the body with a Content-Length.")),
+    ("body_too_large", 413, "The body is too large", false, None),
+    ("uri_too_long", 414, "The URI is too long", false, None),
+    (
+        "unsupported_media_type",
+        415,
+        "The body is of another kind than this call takes",
+        false,
+        Some("Send `Content-Type: application/json` and no Content-Encoding."),
+    ),
+    (
+        "misdirected",
+        421,
+        "This host name is not served here",
+        false,
+        Some("Add the name to tls.server_names, or call by IP address."),
+    ),
+    (
+        "exceeds_expectation",
+        422,
+        "The request asks for more than expected",
+        false,
+        Some("Look at the request's scopes; approve it with a wider `expect` if they are wanted, else reject it."),
+    ),
+    ("too_many_streams", 429, "Too many event streams are open", true, Some("Close one, or use /v1/state?wait_gen=.")),
+    ("internal", 500, "The sidecar failed", true, Some("See the sidecar's log for the request id.")),
+    (
+        "needs_launch_mode",
+        501,
+        "Only a sidecar that launches the gateway can do this",
+        false,
+        Some("Approve by request_id, or run `openclaw pairing approve <channel> <code>` beside the gateway."),
+    ),
+    (
+        "unsupported_by_gateway",
+        501,
+        "This version of the gateway cannot do this",
+        false,
+        Some("See the README's table of what each version can do; update the gateway."),
+    ),
+    (
+        "missing_authority",
+        502,
+        "The gateway refuses the sidecar",
+        false,
+        Some("See `findings` in /v1/state: they say which side is stale."),
+    ),
+    ("gateway_error", 502, "The gateway answered something unexpected", false, Some("See the gateway's log.")),
+    ("gateway_starting", 503, "The gateway boots or restarts", true, Some("Try again, or wait longer with ?wait_s=.")),
+    ("gateway_stopped", 503, "No gateway listens", true, Some("Start the gateway, or correct gateway.address.")),
+    (
+        "gateway_unreachable",
+        504,
+        "The gateway did not answer in time",
+        true,
+        Some("Repeat the call: it is safe, and says already_paired if the first one took effect."),
+    ),
+    (
+        "audit_unavailable",
+        507,
+        "The audit cannot be written, so nothing was done",
+        true,
+        Some("Make room on the disk of state_dir."),
+    ),
+];
+
+impl Problem {
+    /// A problem by its code.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        // An unknown code cannot be written: the table is searched by a test for every code in the source.
+        let (code, status, title, retryable, remedy) =
+            CODES.iter().find(|(c, ..)| *c == code).copied().unwrap_or((code, 500, "The sidecar failed", false, None));
+        Self {
+            type_uri: format!("urn:openclaw-sidecar:problem:{code}"),
+            title,
+            status,
+            code,
+            detail: detail.into(),
+            request_id: String::new(),
+            retryable,
+            remedy: remedy.map(str::to_owned),
+            candidates: Vec::new(),
+            retry_after_s: matches!(status, 503 | 507 | 429).then_some(5),
+        }
+    }
+
+    /// The status as hyper has it.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let code = refused.code();
+        let now = UnixMs::now();
+        match refused {
+            Refused::NoPendingRequest(what)
+            | Refused::NotFound(what)
+            | Refused::Expired(what)
+            | Refused::ExceedsExpectation(what)
+            | Refused::MissingAuthority(what)
+            | Refused::GatewayError(what)
+            | Refused::AuditUnavailable(what) => Self::new(code, what),
+            Refused::UnsupportedByGateway(what) | Refused::NeedsLaunchMode(what) => Self::new(code, what),
+            Refused::Superseded(what, newer) => {
+                let detail = format!("{what}; it waits now as {}", newer.request_id);
+                Self { candidates: vec![PendingBody::of(&newer, now)], ..Self::new(code, detail) }
+            }
+            Refused::Ambiguous(candidates) => {
+                let detail = format!("{} requests wait", candidates.len());
+                let candidates = candidates.iter().take(20).map(|p| PendingBody::of(p, now)).collect();
+                Self { candidates, ..Self::new(code, detail) }
+            }
+            Refused::GatewayStarting => Self::new(code, "the gateway was not ready within the time given"),
+            Refused::GatewayStopped => Self::new(code, "nothing listened at the gateway's address"),
+            Refused::GatewayUnreachable { sent: true } => {
+                Self::new(code, "the gateway got the request but did not answer: it may still take effect")
+            }
+            Refused::GatewayUnreachable { sent: false } => {
+                Self::new(code, "the gateway did not answer; nothing was done")
+            }
+        }
+    }
+}
+
+/// All codes, for the description of the API.
+#[cfg(test)]
+pub(super) fn codes() -> impl Iterator<Item = (&'static str, u16, &'static str)> {
+    CODES.iter().map(|(code, status, title, ..)| (*code, *status, *title))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_code_in_the_table() {
+        let refusals = [
+            Refused::NoPendingRequest(String::new()),
+            Refused::NotFound(String::new()),
+            Refused::Expired(String::new()),
+            Refused::Ambiguous(Vec::new()),
+            Refused::ExceedsExpectation(String::new()),
+            Refused::GatewayStarting,
+            Refused::GatewayStopped,
+            Refused::GatewayUnreachable { sent: true },
+            Refused::MissingAuthority(String::new()),
+            Refused::UnsupportedByGateway(""),
+            Refused::NeedsLaunchMode(""),
+            Refused::GatewayError(String::new()),
+            Refused::AuditUnavailable(String::new()),
+        ];
+        for refused in refusals {
+            let code = refused.code();
+            let problem = Problem::from(refused);
+            assert_eq!(problem.code, code);
+            assert_ne!(problem.title, "The sidecar failed", "{code} is missing in the table");
+        }
+    }
+
+    #[test]
+    fn every_code_in_the_source_is_in_the_table() {
+        let sources = [
+            include_str!("handlers.rs"),
+            include_str!("query.rs"),
+            include_str!("../http/screen.rs"),
+            include_str!("../http/serve.rs"),
+            include_str!("body.rs"),
+        ];
+        for source in sources {
+            for code in source.split("Problem::new(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(codes().any(|(known, ..)| known == code), "{code} is missing in the table");
+            }
+        }
+    }
+}

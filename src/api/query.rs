@@ -1,0 +1,66 @@
+//! Query parameters: whole numbers only, every one known, none twice.
+
+use super::problem::Problem;
+
+/// Parsed numbers by name.
+#[derive(Debug)]
+pub struct Query(Vec<(&'static str, u64)>);
+
+/// A parameter that a route takes: its name, its largest value, and what it is for.
+#[derive(Debug)]
+pub struct Param {
+    /// As in the URL.
+    pub name: &'static str,
+    /// Largest value taken.
+    pub max: u64,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Query {
+    /// Parses `text` against what the route takes.
+    ///
+    /// # Errors
+    /// A problem that names the parameter.
+    pub fn parse(text: Option<&str>, params: &[Param]) -> Result<Self, Problem> {
+        let mut found: Vec<(&'static str, u64)> = Vec::new();
+        for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(param) = params.iter().find(|p| p.name == name) else {
+                return Err(Problem::new("invalid_query", format!("{name:.60?} is no parameter of this call")));
+            };
+            if found.iter().any(|(known, _)| *known == param.name) {
+                return Err(Problem::new("invalid_query", format!("{name} is given twice")));
+            }
+            let number = value.parse().ok().filter(|n| *n <= param.max).ok_or_else(|| {
+                Problem::new("invalid_query", format!("{name} must be a whole number from 0 to {}", param.max))
+            })?;
+            found.push((param.name, number));
+        }
+        Ok(Self(found))
+    }
+
+    /// The value of a parameter, if it was given.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, n)| *n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARAMS: &[Param] = &[Param { name: "wait_s", max: 60, help: "" }];
+
+    #[test]
+    fn faults_name_the_parameter() {
+        let fault = |text: &str| Query::parse(Some(text), PARAMS).unwrap_err().detail;
+        assert!(fault("wait=1").contains("wait"));
+        assert!(fault("wait_s=1&wait_s=2").contains("twice"));
+        for bad in ["wait_s=", "wait_s=-1", "wait_s=61", "wait_s=1e1", "wait_s=%31", "wait_s"] {
+            assert!(fault(bad).contains("wait_s must be"), "{bad}");
+        }
+        assert_eq!(Query::parse(Some("wait_s=60"), PARAMS).unwrap().number("wait_s"), Some(60));
+        assert_eq!(Query::parse(None, PARAMS).unwrap().number("wait_s"), None);
+    }
+}

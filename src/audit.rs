@@ -1,0 +1,309 @@
+//! The audit: who asked for what, and what came of it, in a hash chain on disk.
+//!
+//! Its own thread owns the file. A caller learns twice: when the record is *written* (before the effect begins; a full
+//! disk stops the effect) and when it is *durable* (before the answer leaves), so that the fsync runs beside the
+//! gateway's work instead of before it.
+
+pub mod chain;
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use tokio::sync::oneshot;
+
+use crate::clock::UnixMs;
+use crate::files;
+use chain::{Entry, Head, OLD_SEGMENTS, Record, current_segment, old_segment};
+
+/// A segment is closed when it has grown to this size; with the old ones the audit stays below 20 MiB.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// Records waiting for the writer; more means that the disk hangs.
+const QUEUE: usize = 256;
+/// Records that share one fsync.
+const BATCH: usize = 64;
+
+/// Handle to the audit; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    queue: mpsc::SyncSender<Append>,
+    dir: PathBuf,
+}
+
+#[derive(Debug)]
+struct Append {
+    entry: Entry,
+    written: oneshot::Sender<io::Result<()>>,
+    durable: oneshot::Sender<io::Result<()>>,
+}
+
+/// The second half of an append: resolves when the record survives a power cut.
+#[derive(Debug)]
+pub struct Durable(oneshot::Receiver<io::Result<()>>);
+
+impl Durable {
+    /// Waits for the fsync.
+    ///
+    /// # Errors
+    /// The fsync failed, or the writer is gone.
+    pub async fn wait(self) -> io::Result<()> {
+        self.0.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// A page of the audit.
+#[derive(Debug)]
+pub struct Page {
+    /// The newest record's position and hash.
+    pub head: Head,
+    /// Records in order.
+    pub records: Vec<Record>,
+    /// Whether records after the last one of this page exist.
+    pub more: bool,
+}
+
+impl Audit {
+    /// Opens the audit in `dir`, repairs a line cut short by a crash, and starts the writer's thread.
+    ///
+    /// # Errors
+    /// The files cannot be read or created.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let writer = Writer::open(dir)?;
+        let (queue, appends) = mpsc::sync_channel(QUEUE);
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&appends))?;
+        Ok(Self { queue, dir: dir.to_owned() })
+    }
+
+    /// Appends a record. Returns once it is written; the result then tells when it is durable.
+    ///
+    /// # Errors
+    /// The disk is full or failing, or too many records wait: nothing may be done that is not on record.
+    pub async fn append(&self, entry: Entry) -> io::Result<Durable> {
+        let (written_tx, written) = oneshot::channel();
+        let (durable_tx, durable) = oneshot::channel();
+        let append = Append { entry, written: written_tx, durable: durable_tx };
+        self.queue.try_send(append).map_err(|_| io::Error::other("the audit's queue is full"))?;
+        written.await.unwrap_or_else(|_| Err(gone()))?;
+        Ok(Durable(durable))
+    }
+
+    /// Reads at most `limit` records: those after position `after`, or the newest ones.
+    ///
+    /// # Errors
+    /// The files cannot be read, or the chain is broken.
+    pub async fn page(&self, after: Option<u64>, limit: usize) -> io::Result<Page> {
+        let dir = self.dir.clone();
+        let read = tokio::task::spawn_blocking(move || read_page(&dir, after, limit));
+        read.await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
+}
+
+fn read_page(dir: &Path, after: Option<u64>, limit: usize) -> io::Result<Page> {
+    let mut records = std::collections::VecDeque::new();
+    let mut more = false;
+    let walked = chain::walk(&chain::segments(dir), |record| match after {
+        Some(after) if record.n <= after => {}
+        Some(_) if records.len() == limit => more = true,
+        Some(_) => records.push_back(record),
+        None => {
+            if records.len() == limit {
+                records.pop_front();
+            }
+            records.push_back(record);
+        }
+    })?;
+    let head = walked.map_err(|broken| io::Error::other(format!("audit record {}: {}", broken.n, broken.why)))?;
+    Ok(Page { head, records: records.into(), more })
+}
+
+struct Writer {
+    dir: PathBuf,
+    file: File,
+    length: u64,
+    head: Head,
+}
+
+impl Writer {
+    fn open(dir: &Path) -> io::Result<Self> {
+        let mut file = files::open_append(&current_segment(dir))?;
+        files::sync_parent(&current_segment(dir))?;
+        let length = cut_torn_line(&mut file)?;
+        let found = chain::walk(&chain::segments(dir), |_| ())?;
+        match found {
+            Ok(head) => Ok(Self { dir: dir.to_owned(), file, length, head }),
+            Err(broken) => Self::restart(dir, &broken),
+        }
+    }
+
+    /// A broken chain is set aside whole, for an investigation, and a new one begins that says so.
+    fn restart(dir: &Path, broken: &chain::Broken) -> io::Result<Self> {
+        tracing::error!(audit.n = broken.n, why = broken.why, "the audit's chain is broken; set aside and begun anew");
+        let stamp = UnixMs::now().0;
+        for (k, path) in chain::segments(dir).iter().enumerate() {
+            files::rename(path, &dir.join(format!("audit.broken-{stamp}-{k}.jsonl")))?;
+        }
+        let file = files::open_append(&current_segment(dir))?;
+        let mut writer = Self { dir: dir.to_owned(), file, length: 0, head: Head::default() };
+        writer.write(&Entry {
+            at: UnixMs::now().rfc3339(),
+            actor: "sidecar".to_owned(),
+            verb: "audit.restart".to_owned(),
+            outcome: "restarted".to_owned(),
+            detail: format!(
+                "the chain broke at record {}: {}; set aside as audit.broken-{stamp}",
+                broken.n, broken.why
+            ),
+            ..Entry::default()
+        })?;
+        writer.file.sync_data()?;
+        Ok(writer)
+    }
+
+    fn run(mut self, appends: &mpsc::Receiver<Append>) {
+        while let Ok(first) = appends.recv() {
+            let mut unsynced = Vec::new();
+            let batch = std::iter::once(first).chain(std::iter::from_fn(|| appends.try_recv().ok()));
+            for append in batch.take(BATCH) {
+                let written = self.write(&append.entry);
+                if written.is_ok() {
+                    unsynced.push(append.durable);
+                }
+                let _ = append.written.send(written);
+            }
+            self.sync(unsynced);
+        }
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        if self.length >= SEGMENT_BYTES {
+            self.rotate()?;
+        }
+        let (line, head) = self.head.append(entry)?;
+        if let Err(e) = self.file.write_all(line.as_bytes()) {
+            // Half a line must not stay in front of the next record.
+            self.file.set_len(self.length)?;
+            return Err(e);
+        }
+        self.length += line.len() as u64;
+        self.head = head;
+        Ok(())
+    }
+
+    fn sync(&mut self, waiting: Vec<oneshot::Sender<io::Result<()>>>) {
+        let synced = self.file.sync_data();
+        if let Err(e) = &synced {
+            tracing::error!(error = %e, "the audit could not be made durable");
+            // After a failed fsync the kernel forgets which pages were lost: go on in a new file, never retry this one.
+            if let Err(e) = self.rotate() {
+                tracing::error!(error = %e, "the audit could not be rotated");
+            }
+        }
+        for durable in waiting {
+            let _ = durable.send(synced.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string())));
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        for k in (1..OLD_SEGMENTS).rev() {
+            let (from, to) = (old_segment(&self.dir, k), old_segment(&self.dir, k + 1));
+            if from.exists() {
+                files::rename(&from, &to)?;
+            }
+        }
+        files::rename(&current_segment(&self.dir), &old_segment(&self.dir, 1))?;
+        self.file = files::open_append(&current_segment(&self.dir))?;
+        self.length = 0;
+        files::sync_parent(&current_segment(&self.dir))
+    }
+}
+
+/// Cuts what follows the last newline (a record that was never acknowledged) and returns the length.
+fn cut_torn_line(file: &mut File) -> io::Result<u64> {
+    let mut content = Vec::new();
+    file.rewind()?;
+    file.take(2 * SEGMENT_BYTES).read_to_end(&mut content)?;
+    let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1) as u64;
+    if whole < content.len() as u64 {
+        tracing::warn!(bytes = content.len() as u64 - whole, "an audit record cut short by a crash was removed");
+        file.set_len(whole)?;
+    }
+    Ok(whole)
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the audit's writer has stopped")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(target: &str) -> Entry {
+        Entry { verb: "pairing.approve".into(), target: target.into(), outcome: "approved".into(), ..Entry::default() }
+    }
+
+    #[tokio::test]
+    async fn records_survive_reopening_and_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        for n in 0..10 {
+            audit.append(entry(&n.to_string())).await.unwrap().wait().await.unwrap();
+        }
+        drop(audit);
+        let audit = Audit::open(dir.path()).unwrap();
+        audit.append(entry("again")).await.unwrap().wait().await.unwrap();
+        let newest = audit.page(None, 3).await.unwrap();
+        assert_eq!(newest.head.n, 11);
+        assert_eq!(newest.records.iter().map(|r| r.n).collect::<Vec<_>>(), [9, 10, 11]);
+        let page = audit.page(Some(2), 4).await.unwrap();
+        assert_eq!(page.records.iter().map(|r| r.n).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        assert!(page.more);
+    }
+
+    #[tokio::test]
+    async fn a_torn_last_line_is_cut_and_the_chain_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        audit.append(entry("1")).await.unwrap().wait().await.unwrap();
+        drop(audit);
+        let path = current_segment(dir.path());
+        let mut torn = std::fs::read(&path).unwrap();
+        torn.extend_from_slice(b"{\"n\":2,\"at\":\"20");
+        std::fs::write(&path, torn).unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        audit.append(entry("2")).await.unwrap().wait().await.unwrap();
+        assert_eq!(audit.page(None, 10).await.unwrap().head.n, 2);
+    }
+
+    #[tokio::test]
+    async fn a_broken_chain_is_set_aside_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        audit.append(entry("precious")).await.unwrap().wait().await.unwrap();
+        drop(audit);
+        let path = current_segment(dir.path());
+        let changed = std::fs::read_to_string(&path).unwrap().replace("precious", "harmless");
+        std::fs::write(&path, &changed).unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        assert_eq!(audit.page(None, 10).await.unwrap().records[0].entry.verb, "audit.restart");
+        let aside = std::fs::read_dir(dir.path()).unwrap().filter_map(Result::ok);
+        let aside: Vec<_> = aside.filter(|f| f.file_name().to_string_lossy().contains("broken")).collect();
+        assert_eq!(std::fs::read_to_string(aside[0].path()).unwrap(), changed);
+    }
+
+    #[test]
+    fn segments_rotate_and_stay_one_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path()).unwrap();
+        for n in 0..30u64 {
+            writer.write(&entry(&n.to_string())).unwrap();
+            if n % 5 == 4 {
+                writer.rotate().unwrap();
+            }
+        }
+        let files = chain::segments(dir.path());
+        assert_eq!(files.len(), 1 + OLD_SEGMENTS as usize);
+        assert_eq!(chain::walk(&files, |_| ()).unwrap().unwrap().n, 30);
+    }
+}

@@ -1,0 +1,315 @@
+//! Who calls: bearer credentials, tiers, and the check before anything else of a request is looked at.
+//!
+//! Only SHA-256 digests of credentials are held. Every attempt costs the same work, whatever is wrong with it, and is
+//! compared in constant time against every entry. Entries are looked up per request, so that a removed one is dead
+//! within a second, on open connections too.
+
+pub mod credentials;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::UnixMs;
+use crate::config;
+use crate::files;
+use credentials::Entry;
+
+/// The file's metadata is looked at once in this time at most, by the requests themselves.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const MAX_FILE: u64 = 256 * 1024;
+
+/// What a route demands, and what a credential may do; each tier includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Anyone, without a credential; tells nothing about the tenant.
+    Public,
+    /// Reading.
+    Safe,
+    /// Everything that can be undone.
+    Dangerous,
+    /// What cannot be undone: no credential has it alone, a second person must grant it.
+    Destructive,
+}
+
+impl Tier {
+    /// The tier's name as written in credential files and the API's description.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Safe => "safe",
+            Self::Dangerous => "dangerous",
+            Self::Destructive => "destructive",
+        }
+    }
+}
+
+/// A caller that proved who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// A credential's id, or `local:<uid>`.
+    pub id: String,
+    /// What it may do.
+    pub tier: Tier,
+    /// Digest of its credential; `None` for the local socket.
+    digest: Option<[u8; 32]>,
+}
+
+impl Principal {
+    /// A caller on the local socket, whose uid the kernel vouches for.
+    pub fn local(uid: u32) -> Self {
+        Self { id: format!("local:{uid}"), tier: Tier::Dangerous, digest: None }
+    }
+
+    /// Whether this caller may use a route of `tier`.
+    pub fn may(&self, tier: Tier) -> bool {
+        self.tier >= tier
+    }
+}
+
+/// The credentials, hot-reloaded; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Auth(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: Option<PathBuf>,
+    entries: watch::Sender<Arc<Vec<Entry>>>,
+    looked: Mutex<Looked>,
+}
+
+#[derive(Debug)]
+struct Looked {
+    at: Instant,
+    stamp: Stamp,
+    fault: Option<String>,
+}
+
+/// What tells that a file may have changed.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl Auth {
+    /// Reads the configured credentials. There must be at least one: without, nobody could call, or anybody.
+    ///
+    /// # Errors
+    /// In plain words what is wrong, with the remedy.
+    pub fn load(config: &config::Auth) -> Result<Self, String> {
+        let (file, text) = match (&config.credentials_file, &config.credentials) {
+            (Some(path), _) => (Some(path.clone()), read(path)?),
+            (None, Some(inline)) => (None, inline.clone()),
+            (None, None) => return Err(NO_CREDENTIAL.to_owned()),
+        };
+        let entries = credentials::parse(&text)?;
+        let stamp = file.as_ref().and_then(|path| stamp(path));
+        let looked = Mutex::new(Looked { at: Instant::now(), stamp, fault: None });
+        Ok(Self(Arc::new(Inner { file, entries: watch::Sender::new(Arc::new(entries)), looked })))
+    }
+
+    /// The file that is watched, if there is one.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.0.file.as_ref()
+    }
+
+    /// Who sent these headers; `None` for anything but one valid bearer.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Option<Principal> {
+        self.look();
+        let presented = bearer(headers).unwrap_or_default();
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let now = UnixMs::now();
+        let mut found = None;
+        for entry in self.0.entries.borrow().iter() {
+            // No early exit: the work does not tell which entry fits, or whether one does.
+            if bool::from(entry.digest.ct_eq(&digest)) && entry.valid_at(now) {
+                found = Some(Principal { id: entry.id.clone(), tier: entry.tier, digest: Some(digest) });
+            }
+        }
+        found
+    }
+
+    /// Whether a caller that was let in earlier would still be: for streams that last.
+    pub fn still_valid(&self, principal: &Principal) -> bool {
+        self.look();
+        let Some(digest) = principal.digest else { return true };
+        let now = UnixMs::now();
+        self.0
+            .entries
+            .borrow()
+            .iter()
+            .any(|e| e.digest == digest && e.id == principal.id && e.tier >= principal.tier && e.valid_at(now))
+    }
+
+    /// A receiver that is told when the credentials change.
+    pub fn watch(&self) -> watch::Receiver<Arc<Vec<Entry>>> {
+        self.0.entries.subscribe()
+    }
+
+    /// What is wrong with the file now, if anything: the last good entries stay in force.
+    pub fn fault(&self) -> Option<String> {
+        self.looked().fault.clone()
+    }
+
+    /// Reads the file anew if its metadata changed; at most once a second, for the requests themselves call it.
+    fn look(&self) {
+        if self.looked().at.elapsed() >= LOOK_EVERY {
+            self.look_now();
+        }
+    }
+
+    /// Reads the file anew if its metadata changed.
+    pub fn look_now(&self) {
+        let mut looked = self.looked();
+        let Some(path) = &self.0.file else { return };
+        looked.at = Instant::now();
+        let stamp = stamp(path);
+        if stamp.is_some() && stamp == looked.stamp && looked.fault.is_none() {
+            return;
+        }
+        looked.stamp = stamp;
+        let fault = match read(path).and_then(|text| credentials::parse(&text)) {
+            Ok(entries) => {
+                self.0.entries.send_if_modified(|now| {
+                    let changed = **now != entries;
+                    if changed {
+                        tracing::info!(count = entries.len(), "credentials reloaded");
+                        *now = Arc::new(entries);
+                    }
+                    changed
+                });
+                None
+            }
+            Err(why) => Some(why),
+        };
+        if fault.is_some() && fault != looked.fault {
+            tracing::error!(error = fault, "credentials cannot be reloaded; the last good ones stay in force");
+        }
+        looked.fault = fault;
+    }
+
+    fn looked(&self) -> std::sync::MutexGuard<'_, Looked> {
+        self.0.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const NO_CREDENTIAL: &str = "no credential is configured, so nobody could call: make one with `openclaw-sidecar token \
+     new`, put its JSON entry into a file and set auth.credentials_file (OPENCLAW_SIDECAR_AUTH_CREDENTIALS_FILE), or \
+     give the JSON in OPENCLAW_SIDECAR_AUTH_CREDENTIALS";
+
+fn read(path: &std::path::Path) -> Result<String, String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let text = files::read_text(path, MAX_FILE).map_err(|e| e.to_string())?;
+    let mode = std::fs::metadata(path).map_err(|e| e.to_string())?.mode();
+    if mode & 0o022 != 0 {
+        let remedy = "others may write it and so let themselves in: chmod go-w";
+        return Err(format!("{}: {remedy}", path.display()));
+    }
+    Ok(text)
+}
+
+fn stamp(path: &std::path::Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.ino() ^ found.len().rotate_left(32) ^ u64::from(found.mode())))
+}
+
+/// The token of exactly one `Authorization: Bearer` header.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    let usual = token.len() <= credentials::MAX_TOKEN && !token.is_empty();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && usual).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::credentials::{Token, entry_json};
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn auth(tokens: &[(&str, &Token, Tier)]) -> Auth {
+        let entries: Vec<String> = tokens.iter().map(|(id, token, tier)| entry_json(id, token, *tier)).collect();
+        let inline = Some(format!("[{}]", entries.join(",")));
+        Auth::load(&config::Auth { credentials_file: None, credentials: inline }).unwrap()
+    }
+
+    #[test]
+    fn only_one_well_formed_bearer_is_let_in() {
+        let (control, support) = (Token::random().unwrap(), Token::random().unwrap());
+        let auth = auth(&[("control", &control, Tier::Dangerous), ("support", &support, Tier::Safe)]);
+        let good = format!("Bearer {}", control.expose());
+        let principal = auth.authenticate(&headers(&[&good])).unwrap();
+        assert_eq!((principal.id.as_str(), principal.tier), ("control", Tier::Dangerous));
+        assert_eq!(auth.authenticate(&headers(&[&format!("bearer {}", support.expose())])).unwrap().id, "support");
+
+        let long = format!("Bearer {}", "x".repeat(65_536));
+        let other_scheme = format!("Basic {}", control.expose());
+        let padded = format!("Bearer  {}", control.expose());
+        for bad in ["", "Bearer", "Bearer ", "Bearer null", "Bearer undefined", &long, &other_scheme, &padded] {
+            assert_eq!(auth.authenticate(&headers(&[bad])), None, "{bad:.40}");
+        }
+        assert_eq!(auth.authenticate(&headers(&[&good, &good])), None);
+        assert_eq!(auth.authenticate(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn tiers_include_the_lower_ones_and_nobody_is_destructive_alone() {
+        let local = Principal::local(0);
+        assert!(local.may(Tier::Public) && local.may(Tier::Safe) && local.may(Tier::Dangerous));
+        assert!(!local.may(Tier::Destructive));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials.json");
+        std::fs::write(&path, format!("[{}]", entry_json("a", &Token::random().unwrap(), Tier::Safe))).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let config = config::Auth { credentials_file: Some(path), credentials: None };
+        assert!(Auth::load(&config).unwrap_err().contains("chmod"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_credential_dies_and_a_damaged_file_keeps_the_last_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials.json");
+        let (one, two) = (Token::random().unwrap(), Token::random().unwrap());
+        let (first, second) = (entry_json("one", &one, Tier::Safe), entry_json("two", &two, Tier::Safe));
+        files::replace(&path, format!("[{first},{second}]").as_bytes(), 0o600).unwrap();
+        let config = config::Auth { credentials_file: Some(path.clone()), credentials: None };
+        let auth = Auth::load(&config).unwrap();
+        let with = |token: &Token| headers(&[&format!("Bearer {}", token.expose())]);
+        let principal = auth.authenticate(&with(&one)).unwrap();
+
+        files::replace(&path, format!("[{second}]").as_bytes(), 0o600).unwrap();
+        tokio::time::advance(LOOK_EVERY).await;
+        assert_eq!(auth.authenticate(&with(&one)), None);
+        assert!(!auth.still_valid(&principal));
+        assert!(auth.authenticate(&with(&two)).is_some());
+
+        for damage in ["", "[]", "{", "null"] {
+            files::replace(&path, damage.as_bytes(), 0o600).unwrap();
+            tokio::time::advance(LOOK_EVERY).await;
+            assert!(auth.authenticate(&with(&two)).is_some(), "{damage:?}");
+            assert!(auth.fault().is_some());
+        }
+        files::replace(&path, format!("[{first}]").as_bytes(), 0o600).unwrap();
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(auth.authenticate(&with(&one)).is_some());
+        assert_eq!(auth.fault(), None);
+    }
+}

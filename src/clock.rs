@@ -1,0 +1,66 @@
+//! Wall-clock time as the API shows it: RFC 3339 in UTC, milliseconds since the epoch inside.
+//!
+//! Nothing waits on these values: every deadline uses the monotonic clock, because a machine that was suspended
+//! wakes with a wrong wall clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A point in wall-clock time, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct UnixMs(pub u64);
+
+impl UnixMs {
+    /// The wall clock now; zero for a clock set before 1970.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// This moment as RFC 3339 text with milliseconds, e.g. `2026-11-20T16:07:58.538Z`.
+    /// Values that no calendar shows (they come from a hostile peer) are cut to the year 9999.
+    pub fn rfc3339(self) -> String {
+        let shown = Duration::from_millis(self.0.min(LAST_SHOWN_MS));
+        humantime::format_rfc3339_millis(UNIX_EPOCH + shown).to_string()
+    }
+
+    /// Whole seconds from this moment to `later`; zero when `later` is earlier.
+    pub fn seconds_until(self, later: Self) -> u64 {
+        later.0.saturating_sub(self.0) / 1000
+    }
+
+    /// This moment moved on by `ms` milliseconds.
+    #[must_use]
+    pub fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Parses RFC 3339 text such as `2026-11-20T16:07:58Z`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = humantime::parse_rfc3339_weak(text).ok()?;
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok().map(Self)
+    }
+}
+
+/// 9999-12-31T23:59:59.999Z.
+const LAST_SHOWN_MS: u64 = 253_402_300_799_999;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        let moment = UnixMs(1_795_191_123_484);
+        assert_eq!(moment.rfc3339(), "2026-11-20T16:12:03.484Z");
+        assert_eq!(UnixMs::parse(&moment.rfc3339()), Some(moment));
+        assert_eq!(UnixMs::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn hostile_values_do_not_panic() {
+        assert_eq!(UnixMs(u64::MAX).rfc3339(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(UnixMs(5).seconds_until(UnixMs(1)), 0);
+        assert_eq!(UnixMs(u64::MAX).plus_ms(10), UnixMs(u64::MAX));
+    }
+}

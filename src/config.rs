@@ -1,0 +1,343 @@
+//! Configuration: one TOML file, every key also as an environment variable, all errors reported at once.
+//!
+//! A key `gateway.address` is the variable `OPENCLAW_SIDECAR_GATEWAY_ADDRESS`; the environment wins over the file.
+//! The one table of keys is in [`keys`]: parsing, `config init`, the example file and the documentation come from it.
+
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::files;
+use crate::secret::Secret;
+use keys::{KEYS, Kind};
+
+/// Where the file is looked for when no `--config` is given. It may be absent: then the environment alone counts.
+pub const DEFAULT_FILE: &str = "/etc/openclaw-sidecar/sidecar.toml";
+
+/// The prefix of every variable of ours.
+pub const ENV_PREFIX: &str = "OPENCLAW_SIDECAR_";
+
+/// Ports above its base that the gateway claims for itself (observed on 2026.9.6: base, base+2, up to base+110).
+const GATEWAY_PORT_SPAN: u16 = 110;
+
+const MAX_FILE: u64 = 256 * 1024;
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory for identity, certificate, audit; mode 0700.
+    pub state_dir: PathBuf,
+    /// How to reach the gateway.
+    pub gateway: Gateway,
+    /// Where the control API listens.
+    pub listen: Listen,
+    /// The certificate of the `tls` listener.
+    pub tls: Tls,
+    /// Who may call.
+    pub auth: Auth,
+    /// Most connections open at once, over all listeners.
+    pub max_connections: usize,
+    /// How to log.
+    pub log: Log,
+}
+
+/// How to reach the gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Loopback address of the gateway's WebSocket.
+    pub address: SocketAddr,
+    /// The gateway's `openclaw.json`; its `gateway.auth` is read when no token is given here.
+    pub config_path: Option<PathBuf>,
+    /// The gateway's shared token, given directly.
+    pub token: Option<Secret>,
+    /// A file that holds the gateway's shared token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where the control API listens.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// HTTPS; `None` turns it off.
+    pub tls: Option<SocketAddr>,
+    /// Plain HTTP behind a platform edge that ends TLS; off by default.
+    pub edge: Option<SocketAddr>,
+    /// Local UNIX socket for the CLI; `None` turns it off.
+    pub unix: Option<PathBuf>,
+}
+
+/// The certificate of the `tls` listener.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// PEM chain; `None` means a self-signed certificate kept in the state directory.
+    pub cert_file: Option<PathBuf>,
+    /// PEM private key belonging to `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// Names callers use in the URL, besides localhost and IP addresses.
+    pub server_names: Vec<String>,
+}
+
+/// Who may call.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// JSON file with credential entries; reloaded when it changes.
+    pub credentials_file: Option<PathBuf>,
+    /// The same JSON inline, for platforms without files.
+    pub credentials: Option<String>,
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe level that is written.
+    pub level: tracing::Level,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/openclaw-sidecar".into(),
+            gateway: Gateway {
+                address: SocketAddr::from(([127, 0, 0, 1], 18789)),
+                config_path: None,
+                token: None,
+                token_file: None,
+            },
+            listen: Listen {
+                tls: Some(SocketAddr::from(([0u16; 8], 9443))),
+                edge: None,
+                unix: Some("/run/openclaw-sidecar/control.sock".into()),
+            },
+            tls: Tls { cert_file: None, key_file: None, server_names: Vec::new() },
+            auth: Auth { credentials_file: None, credentials: None },
+            max_connections: 128,
+            log: Log { level: tracing::Level::INFO, json: false },
+        }
+    }
+}
+
+/// One thing wrong with the configuration: which key, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, as in the file (`listen.tls`), or the file's path for an error that has no key.
+    pub key: String,
+    /// What is wrong and the remedy.
+    pub what: String,
+}
+
+/// Everything wrong with the configuration, at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, fault) in self.0.iter().enumerate() {
+            let line_end = if n == 0 { "" } else { "\n" };
+            write!(f, "{line_end}{}: {}", fault.key, fault.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The environment, injectable so that tests never touch the process's own.
+pub type Env = BTreeMap<String, String>;
+
+/// The environment of this process; variables that are not UTF-8 are left out.
+pub fn process_env() -> Env {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+}
+
+impl Config {
+    /// Reads `file` (or [`DEFAULT_FILE`] if that exists), lays the environment over it, and checks the whole.
+    ///
+    /// # Errors
+    /// All faults at once, each with its key.
+    pub fn load(file: Option<&Path>, env: &Env) -> Result<Self, Faults> {
+        let text = match file {
+            Some(path) => read_file(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
+            None => String::new(),
+        };
+        Self::parse(&text, env)
+    }
+
+    /// As [`Config::load`], from text.
+    ///
+    /// # Errors
+    /// All faults at once, each with its key.
+    pub fn parse(text: &str, env: &Env) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        let mut values = BTreeMap::new();
+        match text.parse::<toml::Table>() {
+            Ok(table) => flatten("", table, &mut values),
+            Err(e) => faults.push(fault("TOML", e.to_string().trim_end())),
+        }
+        let mut config = Self::default();
+        for key in KEYS {
+            let from_file = values.remove(key.name).map(|value| as_text(&value, key.kind));
+            let from_env = env.get(&key.env_name()).cloned().map(Ok);
+            let Some(value) = from_env.or(from_file) else { continue };
+            if let Err(what) = value.and_then(|text| (key.apply)(&mut config, text.trim())) {
+                faults.push(fault(key.name, &what));
+            }
+        }
+        faults.extend(values.into_keys().map(|name| unknown_key(&name)));
+        faults.extend(unknown_variables(env));
+        faults.extend(config.contradictions());
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    fn contradictions(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if !self.gateway.address.ip().is_loopback() {
+            faults.push(fault("gateway.address", "must be a loopback address: the gateway's token is sent in clear"));
+        }
+        if self.gateway.token.is_some() && self.gateway.token_file.is_some() {
+            faults.push(fault("gateway.token_file", "is set together with gateway.token; keep one of the two"));
+        }
+        for (name, listener) in [("listen.tls", self.listen.tls), ("listen.edge", self.listen.edge)] {
+            if let Some(address) = listener.filter(|a| self.gateway_claims(a.port())) {
+                faults.push(fault(
+                    name,
+                    &format!(
+                        "port {} lies in the range {}..={} that the gateway claims; choose a port outside it",
+                        address.port(),
+                        self.gateway.address.port(),
+                        self.gateway.address.port().saturating_add(GATEWAY_PORT_SPAN)
+                    ),
+                ));
+            }
+        }
+        if self.listen.tls.is_none() && self.listen.edge.is_none() && self.listen.unix.is_none() {
+            faults.push(fault("listen", "every listener is off; set listen.tls, listen.edge or listen.unix"));
+        }
+        if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
+            faults.push(fault("tls.cert_file", "tls.cert_file and tls.key_file go together; set both or neither"));
+        }
+        if self.auth.credentials.is_some() && self.auth.credentials_file.is_some() {
+            faults.push(fault("auth.credentials", "is set together with auth.credentials_file; keep one of the two"));
+        }
+        faults
+    }
+
+    fn gateway_claims(&self, port: u16) -> bool {
+        let base = self.gateway.address.port();
+        port != 0 && (base..=base.saturating_add(GATEWAY_PORT_SPAN)).contains(&port)
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Faults> {
+    files::read_text(path, MAX_FILE).map_err(|e| Faults(vec![fault(&path.display().to_string(), &e.to_string())]))
+}
+
+fn flatten(prefix: &str, table: toml::Table, values: &mut BTreeMap<String, toml::Value>) {
+    for (name, value) in table {
+        let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) => flatten(&path, inner, values),
+            other => {
+                values.insert(path, other);
+            }
+        }
+    }
+}
+
+/// The value as the text that the environment would have given, so that both go through one parser.
+fn as_text(value: &toml::Value, kind: Kind) -> Result<String, String> {
+    match (kind, value) {
+        (Kind::Text, toml::Value::String(text)) => Ok(text.clone()),
+        (Kind::Number, toml::Value::Integer(number)) => Ok(number.to_string()),
+        (Kind::List, toml::Value::Array(items)) => {
+            let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+            texts.map(|t| t.join(",")).ok_or_else(|| "must be a list of texts".to_owned())
+        }
+        (kind, other) => Err(format!("must be {}, not {}", kind.noun(), other.type_str())),
+    }
+}
+
+fn unknown_key(name: &str) -> Fault {
+    fault(name, &format!("is no known key{}", suggestion(name)))
+}
+
+fn suggestion(name: &str) -> String {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    KEYS.iter()
+        .find(|key| key.name.rsplit('.').next() == Some(last))
+        .map_or_else(String::new, |key| format!("; did you mean {}?", key.name))
+}
+
+/// A misspelt variable would be silence where the operator believes something is set: refuse it.
+fn unknown_variables(env: &Env) -> Vec<Fault> {
+    env.keys()
+        .filter(|name| name.starts_with(ENV_PREFIX) && *name != "OPENCLAW_SIDECAR_CONFIG")
+        .filter(|name| !KEYS.iter().any(|key| key.env_name() == **name))
+        .map(|name| fault(name, "is no known variable; `openclaw-sidecar config init` lists them all"))
+        .collect()
+}
+
+fn fault(key: &str, what: &str) -> Fault {
+    Fault { key: key.to_owned(), what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn environment_wins_over_the_file() {
+        let text = "[gateway]\naddress = \"127.0.0.1:1000\"\n[limits]\nmax_connections = 32\n";
+        let config = Config::parse(text, &env(&[("OPENCLAW_SIDECAR_GATEWAY_ADDRESS", "127.0.0.1:2000")])).unwrap();
+        assert_eq!(config.gateway.address.port(), 2000);
+        assert_eq!(config.max_connections, 32);
+    }
+
+    #[test]
+    fn all_faults_come_at_once_each_with_its_key() {
+        let text = "[gateway]\naddress = \"10.0.0.1:18789\"\nadress = \"x\"\n[listen]\ntls = \"127.0.0.1:18800\"\n\
+                    [limits]\nmax_connections = \"many\"\n[tls]\ncert_file = \"/a\"\n";
+        let faults = Config::parse(text, &env(&[("OPENCLAW_SIDECAR_LISTEN_TSL", "x")])).unwrap_err();
+        let keys: Vec<&str> = faults.0.iter().map(|f| f.key.as_str()).collect();
+        for expected in [
+            "gateway.address",
+            "gateway.adress",
+            "listen.tls",
+            "limits.max_connections",
+            "tls.cert_file",
+            "OPENCLAW_SIDECAR_LISTEN_TSL",
+        ] {
+            assert!(keys.contains(&expected), "{expected} missing in {keys:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_turned_off_by_an_empty_text() {
+        let config = Config::parse("[listen]\ntls = \"\"\nunix = \"/run/s\"\n", &Env::new()).unwrap();
+        assert!(config.listen.tls.is_none());
+        let faults = Config::parse("[listen]\ntls = \"\"\nunix = \"\"\n", &Env::new()).unwrap_err();
+        assert!(faults.to_string().contains("every listener is off"));
+    }
+
+    #[test]
+    fn broken_toml_is_one_fault_with_its_place() {
+        let faults = Config::parse("[gateway\n", &Env::new()).unwrap_err();
+        assert_eq!(faults.0.len(), 1);
+        assert!(faults.to_string().contains("line 1"), "{faults}");
+    }
+
+    #[test]
+    fn the_shipped_example_is_what_init_prints_and_parses() {
+        let shipped = include_str!("../config/sidecar.toml");
+        assert_eq!(shipped, keys::example(), "write it anew with: openclaw-sidecar config init > config/sidecar.toml");
+        Config::parse(shipped, &Env::new()).unwrap();
+    }
+}

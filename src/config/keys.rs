@@ -1,0 +1,252 @@
+//! The table of configuration keys: name, type, default, help, and how a value is taken over.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{Config, ENV_PREFIX};
+use crate::secret::Secret;
+
+/// What a value looks like in TOML. In the environment a list is written with commas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A whole number.
+    Number,
+    /// A list of texts.
+    List,
+}
+
+impl Kind {
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Text => "a text in quotes",
+            Self::Number => "a whole number",
+            Self::List => "a list of texts",
+        }
+    }
+}
+
+/// One key of the configuration.
+pub struct Key {
+    /// Dotted name, as in the file.
+    pub name: &'static str,
+    /// Its type in TOML.
+    pub kind: Kind,
+    /// The default as TOML, or a sample where there is none.
+    pub sample: &'static str,
+    /// What it is for, for people.
+    pub help: &'static str,
+    /// Takes a value over, or says what is wrong with it.
+    pub apply: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// The variable that sets this key.
+    pub fn env_name(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every key there is, in the order of the example file.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "state_dir",
+        kind: Kind::Text,
+        sample: "\"/var/lib/openclaw-sidecar\"",
+        help: "Identity, certificate and audit are kept here, mode 0700. It must survive restarts.",
+        apply: |c, v| path(v).and_then(|p| p.ok_or_else(|| "must not be empty".into())).map(|p| c.state_dir = p),
+    },
+    Key {
+        name: "gateway.address",
+        kind: Kind::Text,
+        sample: "\"127.0.0.1:18789\"",
+        help: "Loopback address and port of the OpenClaw gateway.",
+        apply: |c, v| parse(v, "an address with port, such as 127.0.0.1:18789").map(|a| c.gateway.address = a),
+    },
+    Key {
+        name: "gateway.config_path",
+        kind: Kind::Text,
+        sample: "\"/home/node/.openclaw/openclaw.json\"",
+        help: "The gateway's configuration. Its token is read from gateway.auth.token, again after every rotation.",
+        apply: |c, v| path(v).map(|p| c.gateway.config_path = p),
+    },
+    Key {
+        name: "gateway.token",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "The gateway's token itself; better given as environment variable. Where neither this nor the two\n\
+               other sources are set, OPENCLAW_GATEWAY_TOKEN of the environment is used.",
+        apply: |c, v| {
+            c.gateway.token = (!v.is_empty()).then(|| Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "gateway.token_file",
+        kind: Kind::Text,
+        sample: "\"/run/secrets/openclaw-gateway-token\"",
+        help: "A file that holds the gateway's token.",
+        apply: |c, v| path(v).map(|p| c.gateway.token_file = p),
+    },
+    Key {
+        name: "listen.tls",
+        kind: Kind::Text,
+        sample: "\"[::]:9443\"",
+        help: "HTTPS control API. An empty text turns a listener off.",
+        apply: |c, v| listener(v).map(|a| c.listen.tls = a),
+    },
+    Key {
+        name: "listen.edge",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "Plain HTTP for a platform whose edge ends TLS (Fly, Railway), such as \"[::]:8080\". Off by default.\n\
+               Forwarded headers are never trusted; the bearer is still required.",
+        apply: |c, v| listener(v).map(|a| c.listen.edge = a),
+    },
+    Key {
+        name: "listen.unix",
+        kind: Kind::Text,
+        sample: "\"/run/openclaw-sidecar/control.sock\"",
+        help: "Local socket for the CLI; only root and the sidecar's own user are let in.",
+        apply: |c, v| path(v).map(|p| c.listen.unix = p),
+    },
+    Key {
+        name: "tls.cert_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-sidecar/tls.crt\"",
+        help: "PEM certificate chain, reloaded when it changes. Without it a self-signed certificate is made once and\n\
+               its SHA-256 fingerprint is logged at start, for the control plane to pin.",
+        apply: |c, v| path(v).map(|p| c.tls.cert_file = p),
+    },
+    Key {
+        name: "tls.key_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-sidecar/tls.key\"",
+        help: "PEM private key of tls.cert_file.",
+        apply: |c, v| path(v).map(|p| c.tls.key_file = p),
+    },
+    Key {
+        name: "tls.server_names",
+        kind: Kind::List,
+        sample: "[]",
+        help: "Host names callers use, besides localhost and IP addresses, such as [\"tenant-7.internal\"]. Requests for\n\
+               other names are refused (421).",
+        apply: |c, v| {
+            c.tls.server_names =
+                v.split(',').map(str::trim).filter(|n| !n.is_empty()).map(host).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "auth.credentials_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-sidecar/credentials.json\"",
+        help: "Who may call: a JSON list of {id, sha256, tier, approver?, not_before?, not_after?}, reloaded when it\n\
+               changes. `openclaw-sidecar token new` makes an entry.",
+        apply: |c, v| path(v).map(|p| c.auth.credentials_file = p),
+    },
+    Key {
+        name: "auth.credentials",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "The same JSON inline, for platforms without files.",
+        apply: |c, v| {
+            c.auth.credentials = (!v.is_empty()).then(|| v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "limits.max_connections",
+        kind: Kind::Number,
+        sample: "128",
+        help: "Most connections open at once. At the limit the oldest unauthenticated or idle one gives way.",
+        apply: |c, v| match v.parse() {
+            Ok(n @ 8..=4096) => {
+                c.max_connections = n;
+                Ok(())
+            }
+            _ => Err("must be a whole number from 8 to 4096".into()),
+        },
+    },
+    Key {
+        name: "log.level",
+        kind: Kind::Text,
+        sample: "\"info\"",
+        help: "error, warn, info, debug or trace.",
+        apply: |c, v| parse(v, "error, warn, info, debug or trace").map(|level| c.log.level = level),
+    },
+    Key {
+        name: "log.format",
+        kind: Kind::Text,
+        sample: "\"text\"",
+        help: "text, or json for one object a line.",
+        apply: |c, v| {
+            c.log.json = match v {
+                "text" => false,
+                "json" => true,
+                _ => return Err("must be text or json".into()),
+            };
+            Ok(())
+        },
+    },
+];
+
+/// The commented example file: every key with its help, its variable and its default, all commented out.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# openclaw-sidecar configuration. Every line is a comment: uncomment what you change.\n\
+         # Each key can be set by the environment variable named with it, which wins over this file.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if table != section {
+            section = table;
+            let _ = write!(text, "\n[{table}]\n");
+        }
+        let _ = writeln!(text);
+        for line in key.help.lines() {
+            let _ = writeln!(text, "# {}", line.trim_start());
+        }
+        let _ = writeln!(text, "# ({})", key.env_name());
+        let _ = writeln!(text, "#{name} = {}", key.sample);
+    }
+    text
+}
+
+fn path(value: &str) -> Result<Option<PathBuf>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(value);
+    if path.is_absolute() { Ok(Some(path)) } else { Err(format!("must be an absolute path, not {value:?}")) }
+}
+
+fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    parse(value, "an address with port, such as [::]:9443, or empty to turn it off").map(Some)
+}
+
+fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("must be {expected}, not {value:?}"))
+}
+
+fn host(name: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.chars().all(legal) && name.len() <= 253 {
+        Ok(name.to_ascii_lowercase())
+    } else {
+        Err(format!("{name:?} is not a host name; give names without scheme and port"))
+    }
+}

@@ -1,0 +1,193 @@
+//! The daemon's life: build everything, bind, run until told to stop, stop in order.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{About, Context};
+use crate::audit::Audit;
+use crate::auth::Auth;
+use crate::config::{self, Config};
+use crate::files;
+use crate::gateway::connection;
+use crate::gateway::identity::Identity;
+use crate::http::Shared;
+use crate::http::connections::Connections;
+use crate::http::listen::{self, Bound};
+use crate::http::serve::random_id;
+use crate::http::tls::Certificate;
+use crate::metrics::Metrics;
+use crate::op::pairing::Pairings;
+use crate::state::{Severity, State};
+use crate::watch::Watch;
+
+/// Requests under way get so long to finish after the signal.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Files are looked at so often even without a hint.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Several writes of one change arrive as one.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Why the daemon does not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration cannot work: nothing changes by trying again.
+    #[error("{0}")]
+    Config(String),
+    /// Another process or the system stands in the way.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Runs the daemon until `stop` resolves, then stops in order: no new connections, requests under way finish, the
+/// gateway's session closes, the audit is durable.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    let auth = Auth::load(&config.auth).map_err(Failure::Config)?;
+    files::private_dir(&config.state_dir).map_err(|e| {
+        Failure::Config(format!("state_dir: {}: {e}; create it, or set another", config.state_dir.display()))
+    })?;
+    let _lock = lock(&config.state_dir)?;
+    let in_state = |name: &str| config.state_dir.join(name);
+    let unusable = |e: std::io::Error| Failure::Unavailable(e.to_string());
+
+    let certificate = Arc::new(Certificate::load(&config.tls, &config.state_dir).map_err(Failure::Config)?);
+    let identity = Identity::load_or_create(&in_state("identity.pk8")).map_err(unusable)?;
+    let audit = Audit::open(&config.state_dir).map_err(unusable)?;
+    let state = State::new(random_id());
+    let (connection, gateway, notices) = connection::new(config.gateway.clone(), env, identity);
+    let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
+    let pairings = Arc::new(pairings.map_err(unusable)?);
+
+    let listeners = bind(&config, &state).await?;
+    let about = About {
+        started: Instant::now(),
+        listeners: listeners.iter().map(Bound::describe).collect(),
+        certificate_sha256: if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() },
+    };
+    announce(&about);
+    let context = Context {
+        state: state.clone(),
+        gateway,
+        pairings: pairings.clone(),
+        audit,
+        auth: auth.clone(),
+        metrics: Metrics::default(),
+        about,
+    };
+    let stopping = CancellationToken::new();
+    let shared = Arc::new(Shared {
+        context: Arc::new(context),
+        auth: auth.clone(),
+        connections: Connections::new(config.max_connections),
+        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
+        host_names: host_names(&config, &certificate),
+        stop: stopping.clone(),
+    });
+
+    let tasks = TaskTracker::new();
+    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    for bound in listeners {
+        tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
+    }
+    tasks.spawn(connection.run(stopping.clone()));
+    tasks.spawn(pairings.observe(notices, stopping.clone()));
+    tasks.spawn(keep_fresh(auth, certificate, state, stopping.clone()));
+    tasks.close();
+
+    stop.await;
+    tracing::info!("stopping");
+    stopping.cancel();
+    if timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!("some tasks did not stop in time");
+    }
+    Ok(())
+}
+
+/// Two daemons on one state directory would break each other's audit.
+fn lock(state_dir: &Path) -> Result<nix::fcntl::Flock<File>, Failure> {
+    let path = state_dir.join("lock");
+    let file = files::open_append(&path).map_err(|e| Failure::Unavailable(e.to_string()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Failure::Unavailable(format!("{}: another openclaw-sidecar runs with this state_dir", path.display()))
+    })
+}
+
+async fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
+    let mut bound = Vec::new();
+    if let Some(address) = config.listen.tls {
+        let listener = listen::tcp(address).await.map_err(|e| Failure::Unavailable(format!("listen.tls: {e}")))?;
+        bound.push(Bound::Tls(listener));
+    }
+    if let Some(address) = config.listen.edge {
+        let listener = listen::tcp(address).await.map_err(|e| Failure::Unavailable(format!("listen.edge: {e}")))?;
+        bound.push(Bound::Edge(listener));
+    }
+    if let Some(path) = &config.listen.unix {
+        match listen::unix(path) {
+            Ok(listener) => bound.push(Bound::Unix(listener, path.clone())),
+            Err(e) if bound.is_empty() => return Err(Failure::Unavailable(format!("listen.unix: {e}"))),
+            Err(e) => {
+                tracing::warn!(error = %e, "the local socket is not available");
+                let text = (format!("the local socket is not available: {e}"), LOCAL_REMEDY.to_owned());
+                state.publish(|d| d.snapshot.set_finding("local_socket_unavailable", Severity::Warning, Some(text)));
+            }
+        }
+    }
+    Ok(bound)
+}
+
+const LOCAL_REMEDY: &str = "Set listen.unix to a path the sidecar may create; the CLI on this machine needs it.";
+
+fn announce(about: &About) {
+    for (listener, address) in &about.listeners {
+        let fingerprint = about.certificate_sha256.lock().map(|f| f.clone()).unwrap_or_default();
+        match fingerprint.filter(|_| *listener == "tls") {
+            Some(certificate_sha256) => tracing::info!(listener, address, certificate_sha256, "listening"),
+            None => tracing::info!(listener, address, "listening"),
+        }
+    }
+}
+
+fn host_names(config: &Config, certificate: &Certificate) -> HashSet<String> {
+    config.tls.server_names.iter().cloned().chain(certificate.names()).collect()
+}
+
+/// Follows changes of the credentials file and the certificate, and says what is wrong with them.
+async fn keep_fresh(auth: Auth, certificate: Arc<Certificate>, state: State, stop: CancellationToken) {
+    let mut files: Vec<PathBuf> = auth.file().into_iter().cloned().collect();
+    files.extend(certificate.files().into_iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
+    let watch = Watch::new(&files);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = watch.hint() => sleep(SETTLE).await,
+            () = sleep(LOOK_EVERY) => {}
+        }
+        auth.look_now();
+        let credentials = auth.fault().map(|why| {
+            let what = format!("the credentials cannot be read, the last good ones stay in force: {why}");
+            (what, "Correct the file named; it is read again at once.".to_owned())
+        });
+        let certificate = certificate.reload().err().map(|why| {
+            let what = format!("the certificate cannot be read, the last good one stays in force: {why}");
+            (what, "Correct the files named; they are read again at once.".to_owned())
+        });
+        state.publish(|draft| {
+            draft.snapshot.set_finding("credentials_unreadable", Severity::Error, credentials);
+            draft.snapshot.set_finding("certificate_unreadable", Severity::Error, certificate);
+        });
+    }
+}

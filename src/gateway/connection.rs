@@ -1,0 +1,492 @@
+//! The one task that owns the connection: dial, shake hands, serve, and decide how to try again.
+//!
+//! ```text
+//!        .------------- pause (how long depends on why) <-----------.
+//!        v                                                          |
+//!   find token -> dial -> challenge -> connect -> hello, scopes -> serve until it breaks
+//! ```
+//!
+//! Refusals (token, scopes, protocol) stop the hammering: the next try comes when the token changes, else seldom.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::frames::{self, Challenge, Hello, Incoming, RpcError, Tag};
+use super::identity::Identity;
+use super::secret::{self, Credential};
+use super::{CALL_QUEUE, Call, CallError, Down, Gateway, Link, Method, Notice, Refusal, Session, Stats};
+use crate::config;
+
+const DIAL: Duration = Duration::from_secs(5);
+/// A throttled gateway takes up to 13 s for an answer (measured at 6.25 % of a core).
+const HANDSHAKE: Duration = Duration::from_secs(30);
+const SEND: Duration = Duration::from_secs(10);
+/// The gateway ticks every 30 s and answers our own calls in between: so long a silence is a dead peer.
+const SILENCE: Duration = Duration::from_secs(75);
+/// Largest message taken; a hello is 16 KB, and the gateway would allow itself 25 MiB.
+const MAX_MESSAGE: usize = 2 * 1024 * 1024;
+/// Frames in one session that cannot be read before it is given up.
+const MAX_MALFORMED: u32 = 100;
+/// Calls awaiting their answer.
+const MAX_IN_FLIGHT: usize = 128;
+/// A gateway that announced a restart is given this long before a closed port counts as stopped (14 s seen; far more
+/// on a throttled machine).
+const RESTART: Duration = Duration::from_secs(300);
+const NOTICES: usize = 256;
+/// How often the token's sources are looked at while the gateway refuses us.
+const TOKEN_LOOK: Duration = Duration::from_secs(2);
+
+type Socket = WebSocketStream<TcpStream>;
+type Waiting = HashMap<String, oneshot::Sender<Result<String, CallError>>>;
+
+/// The task and what it owns.
+#[derive(Debug)]
+pub struct Connection {
+    config: config::Gateway,
+    env: config::Env,
+    identity: Identity,
+    calls: mpsc::Receiver<Call>,
+    link: watch::Sender<Link>,
+    notices: mpsc::Sender<Notice>,
+    lagging: bool,
+    /// A restart was announced: until then a closed port means "starting", not "stopped".
+    restarting_until: Option<Instant>,
+    stats: Arc<Stats>,
+    next_id: u64,
+}
+
+/// Makes the task, the handle, and the stream of notices.
+pub fn new(
+    config: config::Gateway,
+    env: config::Env,
+    identity: Identity,
+) -> (Connection, Gateway, mpsc::Receiver<Notice>) {
+    let (calls_tx, calls) = mpsc::channel(CALL_QUEUE);
+    let (notices, notices_rx) = mpsc::channel(NOTICES);
+    let link = watch::Sender::new(Link::Down(Down::Connecting));
+    let stats = Arc::new(Stats::default());
+    let device_id = Arc::from(identity.device_id.as_str());
+    let gateway = Gateway { calls: calls_tx, link: link.subscribe(), stats: stats.clone(), device_id };
+    let connection = Connection {
+        config,
+        env,
+        identity,
+        calls,
+        link,
+        notices,
+        lagging: false,
+        restarting_until: None,
+        stats,
+        next_id: 0,
+    };
+    (connection, gateway, notices_rx)
+}
+
+impl Connection {
+    /// Keeps a session for as long as `stop` is not cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut failures = 0u32;
+        loop {
+            let credential = secret::find(&self.config, &self.env);
+            let down = tokio::select! {
+                () = stop.cancelled() => return,
+                down = self.live(&credential, &mut failures) => down,
+            };
+            tracing::info!(reason = ?down, "gateway connection down");
+            self.link.send_replace(Link::Down(down.clone()));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.pause(&down, &credential, failures) => {}
+            }
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    /// One whole life of a connection; returns why it ended.
+    async fn live(&mut self, credential: &Result<Credential, String>, failures: &mut u32) -> Down {
+        let credential = match credential {
+            Ok(credential) => credential,
+            Err(why) => return Down::Unauthorized(no_token(why)),
+        };
+        let (mut socket, session) = match timeout(HANDSHAKE, self.open(credential)).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(down)) => return down,
+            Err(_) => return Down::Mute,
+        };
+        *failures = 0;
+        self.stats.connects.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(gateway.version = session.version, gateway.protocol = session.protocol, "gateway connected");
+        self.link.send_replace(Link::Up(session));
+        self.tell(Notice::Gap);
+        let ended = self.serve(&mut socket).await;
+        // A polite close, but never a wait for somebody who may not read.
+        let _ = timeout(Duration::from_millis(200), socket.close(None)).await;
+        ended
+    }
+
+    async fn open(&mut self, credential: &Credential) -> Result<(Socket, Arc<Session>), Down> {
+        let mut socket = self.dial().await?;
+        let challenge = read_challenge(&mut socket).await?;
+        let id = self.id();
+        let connect =
+            frames::connect(&id, &challenge, &self.identity, credential).map_err(|e| Down::Lost(e.to_string()))?;
+        send(&mut socket, connect).await?;
+        let payload = match answer(&mut socket, &id).await? {
+            Ok(payload) => payload,
+            Err(error) => return Err(refused(&error)),
+        };
+        let hello: Hello = serde_json::from_str(&payload).map_err(|e| Down::Lost(format!("unreadable hello: {e}")))?;
+        if hello.kind != "hello-ok" {
+            return Err(Down::Lost("the peer is no gateway: its hello is of another kind".to_owned()));
+        }
+        self.check_authority(&mut socket, &hello).await?;
+        let presence = super::pairing::connected(&hello.snapshot.presence);
+        let session = self.session(hello);
+        self.tell(Notice::Presence(presence));
+        Ok((socket, session))
+    }
+
+    async fn dial(&self) -> Result<Socket, Down> {
+        let address = self.config.address;
+        let stream = match timeout(DIAL, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+                let restarting = self.restarting_until.is_some_and(|until| Instant::now() < until);
+                return Err(if restarting { Down::Starting } else { Down::Stopped });
+            }
+            Ok(Err(e)) => return Err(Down::Lost(e.to_string())),
+            Err(_) => return Err(Down::Mute),
+        };
+        stream.set_nodelay(true).map_err(|e| Down::Lost(e.to_string()))?;
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(16 * 1024)
+            .write_buffer_size(0)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        // No Origin and no forwarding header: with one, the gateway takes us for a remote browser.
+        let opened =
+            tokio_tungstenite::client_async_with_config(format!("ws://{address}/"), stream, Some(limits)).await;
+        match opened {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(response)) if response.status() == 503 => Err(Down::Starting),
+            Err(e) => Err(Down::Lost(e.to_string())),
+        }
+    }
+
+    /// Scopes may be stripped silently: believe the list in the hello, and where there is none (2026.4.9) a probe.
+    async fn check_authority(&mut self, socket: &mut Socket, hello: &Hello) -> Result<(), Down> {
+        let granted = hello.auth.as_ref().and_then(|auth| auth.scopes.as_ref());
+        if let Some(scopes) = granted {
+            return if scopes.iter().any(|s| s == "operator.admin") { Ok(()) } else { Err(stripped()) };
+        }
+        let id = self.id();
+        let probe = frames::request(&id, Method::DeviceList.name(), serde_json::json!({}))
+            .map_err(|e| Down::Lost(e.to_string()))?;
+        send(socket, probe).await?;
+        match answer(socket, &id).await? {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_missing_scope() => Err(stripped()),
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    fn session(&self, hello: Hello) -> Arc<Session> {
+        let announced: std::collections::HashSet<String> = hello.features.methods.into_iter().collect();
+        let known = Method::ALL.iter().filter(|m| announced.contains(m.name())).map(|m| (*m, true)).collect();
+        Arc::new(Session {
+            number: self.stats.connects.load(Ordering::Relaxed) + 1,
+            version: super::pairing::tidy(&hello.server.version),
+            protocol: hello.protocol,
+            boot_id: hello.server.boot_id.as_deref().map(super::pairing::tidy),
+            known: Mutex::new(known),
+        })
+    }
+
+    /// Serves calls and events until the connection breaks; returns how.
+    async fn serve(&mut self, socket: &mut Socket) -> Down {
+        let mut waiting = Waiting::new();
+        let mut malformed = 0;
+        let mut last_seq = None;
+        let mut heard = Instant::now();
+        self.restarting_until = None;
+        loop {
+            tokio::select! {
+                message = socket.next() => {
+                    heard = Instant::now();
+                    let text = match message {
+                        Some(Ok(Message::Text(text))) => text,
+                        Some(Ok(Message::Close(frame))) => return self.closed(frame.as_ref()),
+                        Some(Ok(_)) => continue,
+                        Some(Err(e)) => return Down::Lost(e.to_string()),
+                        None => return self.closed(None),
+                    };
+                    match serde_json::from_str::<Incoming<'_>>(&text) {
+                        Ok(frame) => self.take(frame, &mut waiting, &mut last_seq),
+                        Err(_) => {
+                            malformed += 1;
+                            self.stats.malformed_frames.fetch_add(1, Ordering::Relaxed);
+                            if malformed > MAX_MALFORMED {
+                                return Down::Lost("too many unreadable frames".to_owned());
+                            }
+                        }
+                    }
+                }
+                call = self.calls.recv() => {
+                    let Some(call) = call else { return Down::Connecting };
+                    if let Err(down) = self.pass_on(socket, call, &mut waiting).await {
+                        return down;
+                    }
+                }
+                () = tokio::time::sleep_until(heard + SILENCE) => return Down::Mute,
+            }
+        }
+    }
+
+    /// Takes one frame in: an answer goes to its caller, an event becomes a notice.
+    fn take(&mut self, frame: Incoming<'_>, waiting: &mut Waiting, last_seq: &mut Option<u64>) {
+        let payload = frame.payload.map_or_else(|| "null".to_owned(), |p| p.get().to_owned());
+        match (frame.kind, frame.id, frame.event) {
+            (Tag::Res, Some(id), _) => {
+                if let Some(reply) = waiting.remove(&id) {
+                    let _ = reply.send(match (frame.ok, frame.error) {
+                        (true, _) => Ok(payload),
+                        (false, Some(error)) => Err(CallError::Rejected(error)),
+                        (false, None) => Err(CallError::Malformed("an error without its reason".to_owned())),
+                    });
+                }
+            }
+            (Tag::Event, _, Some(name)) => {
+                if let Some(seq) = frame.seq {
+                    if last_seq.is_some_and(|last: u64| seq != last.wrapping_add(1)) {
+                        self.tell(Notice::Gap);
+                    }
+                    *last_seq = Some(seq);
+                }
+                if name == "shutdown" && payload.contains("restart") {
+                    self.restarting_until = Some(Instant::now() + RESTART);
+                }
+                if let Some(notice) = super::pairing::notice(&name, &payload) {
+                    self.tell(notice);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The end of a session: an announced restart counts as such, however the connection was closed.
+    fn closed(&self, frame: Option<&CloseFrame>) -> Down {
+        if self.restarting_until.is_some() { Down::Starting } else { closed(frame) }
+    }
+
+    async fn pass_on(&mut self, socket: &mut Socket, call: Call, waiting: &mut Waiting) -> Result<(), Down> {
+        waiting.retain(|_, reply| !reply.is_closed());
+        if call.reply.is_closed() || waiting.len() >= MAX_IN_FLIGHT {
+            return Ok(());
+        }
+        let id = self.id();
+        match frames::request(&id, call.method.name(), call.params) {
+            Ok(text) => {
+                waiting.insert(id, call.reply);
+                send(socket, text).await
+            }
+            Err(e) => {
+                let _ = call.reply.send(Err(CallError::Malformed(e.to_string())));
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the observer; when it does not keep up, one `Gap` replaces what it missed.
+    fn tell(&mut self, notice: Notice) {
+        if self.lagging && self.notices.try_send(Notice::Gap).is_ok() {
+            self.lagging = false;
+        }
+        if self.lagging || self.notices.try_send(notice).is_err() {
+            self.lagging = true;
+        }
+    }
+
+    /// Waits before the next try, as long as the reason demands, answering calls meanwhile by "down".
+    async fn pause(&mut self, down: &Down, used: &Result<Credential, String>, failures: u32) {
+        let delay = with_jitter(delay_after(down, failures));
+        let until = Instant::now() + delay;
+        let refused = matches!(down, Down::Unauthorized(_));
+        loop {
+            let wake = if refused { until.min(Instant::now() + TOKEN_LOOK) } else { until };
+            tokio::select! {
+                () = tokio::time::sleep_until(wake) => {}
+                call = self.calls.recv() => {
+                    if let Some(call) = call {
+                        let _ = call.reply.send(Err(CallError::Down(down.clone())));
+                        continue;
+                    }
+                }
+            }
+            let new_token = refused && secret::find(&self.config, &self.env) != *used;
+            if new_token || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    fn id(&mut self) -> String {
+        self.next_id += 1;
+        self.next_id.to_string()
+    }
+}
+
+/// How long to wait after the `failures`-th failure in a row.
+fn delay_after(down: &Down, failures: u32) -> Duration {
+    let (first, most) = match down {
+        Down::Connecting => (0, 0),
+        Down::Stopped | Down::Lost(_) => (100, 2_000),
+        Down::Starting => (500, 1_000),
+        Down::Mute => (1_000, 10_000),
+        Down::Unauthorized(refusal) if refusal.code == "AUTH_RATE_LIMITED" => (60_000, 300_000),
+        Down::Unauthorized(_) => (10_000, 300_000),
+    };
+    Duration::from_millis((first << failures.min(16)).min(most))
+}
+
+/// Up to a quarter less or more, so that a fleet that was woken together does not stay in step.
+fn with_jitter(delay: Duration) -> Duration {
+    let mut byte = [128u8];
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    delay * (384 + u32::from(byte[0])) / 512
+}
+
+async fn send(socket: &mut Socket, text: String) -> Result<(), Down> {
+    match timeout(SEND, socket.send(Message::text(text))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(Down::Lost(e.to_string())),
+        Err(_) => Err(Down::Mute),
+    }
+}
+
+async fn text(socket: &mut Socket) -> Result<tungstenite::Utf8Bytes, Down> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return Ok(text),
+            Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
+            Some(Ok(_)) => {}
+            Some(Err(e)) => return Err(Down::Lost(e.to_string())),
+            None => return Err(closed(None)),
+        }
+    }
+}
+
+async fn read_challenge(socket: &mut Socket) -> Result<Challenge, Down> {
+    let text = text(socket).await?;
+    let frame: Incoming<'_> =
+        serde_json::from_str(&text).map_err(|e| Down::Lost(format!("unreadable first frame: {e}")))?;
+    match (frame.event.as_deref(), frame.payload) {
+        (Some("connect.challenge"), Some(payload)) => {
+            serde_json::from_str(payload.get()).map_err(|e| Down::Lost(format!("unreadable challenge: {e}")))
+        }
+        _ => Err(Down::Lost("the peer is no gateway: its first frame is no challenge".to_owned())),
+    }
+}
+
+/// The answer to request `id`; events before it are passed over.
+async fn answer(socket: &mut Socket, id: &str) -> Result<Result<String, RpcError>, Down> {
+    loop {
+        let text = text(socket).await?;
+        let Ok(frame) = serde_json::from_str::<Incoming<'_>>(&text) else { continue };
+        if frame.kind == Tag::Res && frame.id.as_deref() == Some(id) {
+            return match (frame.ok, frame.payload, frame.error) {
+                (true, Some(payload), _) => Ok(Ok(payload.get().to_owned())),
+                (false, _, Some(error)) => Ok(Err(error)),
+                _ => Err(Down::Lost("an answer without content".to_owned())),
+            };
+        }
+    }
+}
+
+/// What a close means: codes as observed on 2026.4.9 to 2026.9.6.
+fn closed(frame: Option<&CloseFrame>) -> Down {
+    match frame.map(|f| u16::from(f.code)) {
+        Some(1012 | 1013) => Down::Starting,
+        Some(code) => Down::Lost(format!("closed by the gateway with {code} {}", frame.map_or("", |f| &f.reason))),
+        None => Down::Lost("closed without a word".to_owned()),
+    }
+}
+
+fn refused(error: &RpcError) -> Down {
+    if error.is_starting() {
+        return Down::Starting;
+    }
+    let code = error.fine_code().to_owned();
+    let remedy = match code.as_str() {
+        "AUTH_TOKEN_MISMATCH" | "AUTH_PASSWORD_MISMATCH" | "AUTH_UNAUTHORIZED" => {
+            "The token the sidecar holds is not the one the gateway runs with: point gateway.config_path or \
+             gateway.token_file at the current one. A changed file is picked up within seconds."
+        }
+        "AUTH_TOKEN_MISSING" => "Give the sidecar the gateway's token: gateway.config_path, token_file or token.",
+        "AUTH_RATE_LIMITED" => "Wait five minutes; then make sure that only the right token is used.",
+        "PROTOCOL_MISMATCH" => "This gateway speaks another protocol: update the sidecar.",
+        "PAIRING_REQUIRED" | "NOT_PAIRED" | "DEVICE_IDENTITY_REQUIRED" => {
+            "The gateway does not take the sidecar for a local client. It must be reached on loopback, without a proxy \
+             between; remove <state_dir>/identity.pk8 if that identity was paired with fewer scopes."
+        }
+        _ => "See the gateway's log for the line that starts with `closed before connect`.",
+    };
+    let summary = format!("the gateway refuses the sidecar: {}", super::pairing::tidy(&error.message));
+    Down::Unauthorized(Refusal { code, summary, remedy: remedy.to_owned() })
+}
+
+fn stripped() -> Down {
+    Down::Unauthorized(Refusal {
+        code: "missing_scope".to_owned(),
+        summary: "the gateway let the sidecar in, but without the scope operator.admin".to_owned(),
+        remedy: "The gateway must see the sidecar as a local backend: on loopback, token or password auth, no proxy \
+                 between. With auth mode trusted-proxy, also set gateway.auth.password."
+            .to_owned(),
+    })
+}
+
+fn no_token(why: &str) -> Refusal {
+    Refusal {
+        code: "no_token".to_owned(),
+        summary: format!("the sidecar found no token for the gateway: {why}"),
+        remedy: "Set gateway.config_path to the gateway's openclaw.json (readable by the sidecar), or \
+                 gateway.token_file, or OPENCLAW_SIDECAR_GATEWAY_TOKEN."
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_stop_the_hammering_and_restarts_are_quick() {
+        let refusal = Down::Unauthorized(Refusal { code: "X".into(), summary: String::new(), remedy: String::new() });
+        assert!(delay_after(&refusal, 0) >= Duration::from_secs(10));
+        assert_eq!(delay_after(&refusal, 40), Duration::from_secs(300));
+        assert!(delay_after(&Down::Lost("closed".into()), 0) <= Duration::from_millis(100));
+        assert_eq!(delay_after(&Down::Stopped, 40), Duration::from_secs(2));
+        let delay = Duration::from_secs(8);
+        for _ in 0..50 {
+            assert!((Duration::from_secs(6)..=Duration::from_secs(10)).contains(&with_jitter(delay)));
+        }
+    }
+
+    #[test]
+    fn close_codes_tell_a_restart_from_a_loss() {
+        let frame = |code: u16| CloseFrame { code: code.into(), reason: "why".into() };
+        assert_eq!(closed(Some(&frame(1012))), Down::Starting);
+        assert_eq!(closed(Some(&frame(1013))), Down::Starting);
+        assert_eq!(closed(Some(&frame(4001))), Down::Lost("closed by the gateway with 4001 why".into()));
+    }
+}

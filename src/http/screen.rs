@@ -1,0 +1,140 @@
+//! Checks on a request's head that hyper leaves to us, all before the credential is looked at.
+//!
+//! hyper 1.x accepts a request with both Content-Length and Transfer-Encoding, with several Host headers, and for any
+//! host: each is a way to make a proxy and us see different requests, or to drive this API from a browser.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
+use hyper::{Method, Request, Version};
+
+use crate::api::problem::Problem;
+use crate::api::routes::MAX_BODY;
+
+const MAX_URI: usize = 1024;
+
+/// Refuses what is malformed, comes from a browser, or is meant for another host.
+///
+/// # Errors
+/// A problem that says which header is wrong.
+pub fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
+    let headers = request.headers();
+    if request.uri().to_string().len() > MAX_URI {
+        return Err(Problem::new("uri_too_long", format!("the URI has more than {MAX_URI} characters")));
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Problem::new("length_required", "Transfer-Encoding is not accepted"));
+    }
+    check_host(request, host_names)?;
+    if headers.contains_key(ORIGIN) {
+        return Err(Problem::new("origin_refused", "the request has an Origin header"));
+    }
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(Problem::new("unsupported_media_type", "Content-Encoding is not accepted"));
+    }
+    check_length(headers)?;
+    if request.method() == Method::POST {
+        check_type(headers)?;
+    }
+    Ok(())
+}
+
+fn check_host<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
+    let mut values = request.headers().get_all(HOST).iter();
+    let host = match (values.next(), values.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        // Health checkers of load balancers still speak HTTP/1.0 without Host.
+        (None, _) if request.version() == Version::HTTP_10 => return Ok(()),
+        _ => return Err(Problem::new("bad_request", "exactly one Host header is needed")),
+    };
+    if host.is_some_and(|host| is_served(host, host_names)) {
+        Ok(())
+    } else {
+        Err(Problem::new("misdirected", format!("host {:.100?} is not served here", host.unwrap_or_default())))
+    }
+}
+
+/// An IP literal cannot be the target of DNS rebinding; a name can, unless it is one of ours.
+fn is_served(host: &str, host_names: &HashSet<String>) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.parse::<IpAddr>().is_ok() || host_names.contains(&name)
+}
+
+fn check_length(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let length = match (values.next(), values.next()) {
+        (None, _) => return Ok(()),
+        (Some(value), None) => value.to_str().ok().and_then(|v| v.parse::<usize>().ok()),
+        _ => None,
+    };
+    match length {
+        Some(length) if length <= MAX_BODY => Ok(()),
+        Some(length) => {
+            Err(Problem::new("body_too_large", format!("Content-Length is {length}, at most {MAX_BODY} is taken")))
+        }
+        None => Err(Problem::new("bad_request", "Content-Length is not one whole number")),
+    }
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Problem::new("unsupported_media_type", "exactly one Content-Type header is needed"));
+    };
+    let text = value.to_str().unwrap_or_default();
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(Problem::new("unsupported_media_type", format!("Content-Type is {text:.100?}, not application/json")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(headers: &[(&str, &str)]) -> Option<&'static str> {
+        let names = HashSet::from(["tenant-7.internal".to_owned()]);
+        let mut request = Request::builder().method("POST").uri("/v1/pairing/approve");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        screen(&request.body(()).unwrap(), &names).err().map(|p| p.code)
+    }
+
+    const GOOD: [(&str, &str); 2] = [("host", "127.0.0.1:9443"), ("content-type", "application/json; charset=utf-8")];
+
+    #[test]
+    fn known_hosts_pass_and_others_are_misdirected() {
+        let with = |host| refused(&[("host", host), GOOD[1]]);
+        for good in ["127.0.0.1", "[::1]:9443", "localhost:9443", "LOCALHOST", "Tenant-7.internal:443", "10.0.0.7"] {
+            assert_eq!(with(good), None, "{good}");
+        }
+        for bad in
+            ["evil.example", "localhost.evil.example", "", "[evil", "tenant-8.internal", "127.0.0.1.evil.example"]
+        {
+            assert_eq!(with(bad), Some("misdirected"), "{bad}");
+        }
+        assert_eq!(refused(&[GOOD[1]]), Some("bad_request"));
+        assert_eq!(refused(&[GOOD[0], GOOD[0], GOOD[1]]), Some("bad_request"));
+    }
+
+    #[test]
+    fn framing_browsers_and_media_types() {
+        let with = |extra: (&'static str, &'static str)| refused(&[GOOD[0], GOOD[1], extra]);
+        assert_eq!(with(("transfer-encoding", "chunked")), Some("length_required"));
+        assert_eq!(with(("origin", "https://a.example")), Some("origin_refused"));
+        assert_eq!(with(("content-encoding", "gzip")), Some("unsupported_media_type"));
+        assert_eq!(with(("content-length", "65537")), Some("body_too_large"));
+        assert_eq!(with(("content-length", "-1")), Some("bad_request"));
+        assert_eq!(with(("content-type", "text/plain")), Some("unsupported_media_type"));
+        assert_eq!(refused(&[GOOD[0], ("content-type", "text/plain")]), Some("unsupported_media_type"));
+        assert_eq!(refused(&[GOOD[0]]), Some("unsupported_media_type"));
+    }
+}

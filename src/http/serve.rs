@@ -1,0 +1,253 @@
+//! One connection's requests, in the order of the checks; the one place that writes answers, log lines and counters.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
+    RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::{Instant, timeout};
+
+use super::connections::{Permit, Use};
+use super::screen::screen;
+use super::stream::{self, AnswerBody};
+use super::{BODY, Shared};
+use crate::api::problem::Problem;
+use crate::api::routes::{self, Found, MAX_BODY, Route};
+use crate::api::{Answer, Call, handlers};
+use crate::auth::{Principal, Tier};
+use crate::op::Caller;
+
+/// Longest value kept of a header that is put on record.
+const MAX_KEPT: usize = 128;
+
+/// What one connection is.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its place in the table of connections.
+    pub permit: Permit,
+    /// Who it is, where the socket itself tells (the local one).
+    pub local: Option<Principal>,
+    /// Whether it completed a request yet.
+    pub served: AtomicBool,
+}
+
+type Answered = Response<AnswerBody>;
+
+/// Answers one request, whatever comes.
+///
+/// # Errors
+/// Never: every error becomes an answer.
+pub async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, request: Request<Incoming>) -> Result<Answered, Infallible> {
+    let started = Instant::now();
+    let request_id = random_id();
+    let method = request.method().clone();
+    let mut seen = Seen { route: "other", actor: String::new() };
+    peer.served.store(true, Ordering::Relaxed);
+    let answered = match attempt(&shared, &peer, request, &request_id, &mut seen).await {
+        Ok(answered) => answered,
+        Err(problem) => problem_answer(problem, &request_id),
+    };
+    let answered = finish(answered, &request_id);
+    let status = answered.status().as_u16();
+    shared.context.metrics.count(seen.route, status);
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (route, actor) = (seen.route, seen.actor);
+    if status >= 500 && status != 503 {
+        tracing::warn!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
+    } else if route.starts_with("/v1") {
+        tracing::info!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
+    } else {
+        tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
+    }
+    Ok(answered)
+}
+
+/// What the log line says besides the status.
+struct Seen {
+    route: &'static str,
+    actor: String,
+}
+
+async fn attempt(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    request_id: &str,
+    seen: &mut Seen,
+) -> Result<Answered, Problem> {
+    screen(&request, &shared.host_names)?;
+    let found = routes::find(request.method(), request.uri().path());
+    if let Found::Route(route) = &found {
+        seen.route = route.path;
+    }
+    let principal = match &found {
+        Found::Route(route) if route.tier == Tier::Public => None,
+        // Without a credential even "no such route" is not told.
+        _ => Some(authenticate(shared, peer, request.headers())?),
+    };
+    let route = match found {
+        Found::Route(route) => route,
+        Found::OtherMethods(methods) => return Ok(other_methods(&methods, request_id)),
+        Found::Nothing => return Err(Problem::new("route_not_found", request.uri().path())),
+    };
+    if let Some(principal) = &principal {
+        seen.actor.clone_from(&principal.id);
+        authorise(principal, route)?;
+        peer.permit.set(Use::Busy);
+    }
+    let answered = carry_out(shared, route, principal, request, request_id).await;
+    if !matches!(&answered, Ok(a) if matches!(a.body(), AnswerBody::Pieces(_))) && !seen.actor.is_empty() {
+        peer.permit.set(Use::Idle);
+    }
+    answered
+}
+
+fn authenticate(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let principal = match &peer.local {
+        Some(local) if !headers.contains_key(AUTHORIZATION) => Some(local.clone()),
+        _ => shared.auth.authenticate(headers),
+    };
+    principal.ok_or_else(|| {
+        shared.context.metrics.unauthorized.inc();
+        Problem::new("unauthorized", "no valid credential")
+    })
+}
+
+fn authorise(principal: &Principal, route: &Route) -> Result<(), Problem> {
+    if principal.may(route.tier) {
+        return Ok(());
+    }
+    let what = format!("credential {:?} is {}, this needs {}", principal.id, principal.tier.name(), route.tier.name());
+    Err(Problem::new("forbidden", what))
+}
+
+/// Reads the body, only now, and hands the call to the API.
+async fn carry_out(
+    shared: &Arc<Shared>,
+    route: &'static Route,
+    principal: Option<Principal>,
+    request: Request<Incoming>,
+    request_id: &str,
+) -> Result<Answered, Problem> {
+    let (head, body) = request.into_parts();
+    let body = read_body(body).await?;
+    if head.method != Method::POST && !body.is_empty() {
+        return Err(Problem::new("invalid_body", "this call takes no body"));
+    }
+    let caller = Caller {
+        actor: principal.as_ref().map(|p| p.id.clone()).unwrap_or_default(),
+        request_id: request_id.to_owned(),
+        idempotency_key: kept(&head.headers, "idempotency-key"),
+        traceparent: kept(&head.headers, "traceparent"),
+    };
+    let call = Call {
+        caller,
+        query: head.uri.query().map(str::to_owned),
+        body,
+        if_none_match: head.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned),
+        last_event_id: kept(&head.headers, "last-event-id"),
+    };
+    let answer = if route.tier >= Tier::Dangerous {
+        // A change goes on when its caller hangs up, so that its outcome is put on record.
+        let context = shared.context.clone();
+        tokio::spawn(async move { handlers::answer(&context, route, call).await }).await.unwrap_or_else(|e| {
+            tracing::error!(error = %e, request_id, "a handler failed");
+            Err(Problem::new("internal", "the handler failed"))
+        })
+    } else {
+        handlers::answer(&shared.context, route, call).await
+    };
+    render(shared, answer?, principal)
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
+    match timeout(BODY, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
+            Err(Problem::new("body_too_large", format!("at most {MAX_BODY} bytes are taken")))
+        }
+        Ok(Err(_)) => Err(Problem::new("bad_request", "the body broke off")),
+        Err(_) => Err(Problem::new("bad_request", format!("the body did not arrive within {} s", BODY.as_secs()))),
+    }
+}
+
+/// A header put on record as the caller gave it, if it is short and printable.
+fn kept(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    (!value.is_empty() && value.len() <= MAX_KEPT).then(|| value.to_owned())
+}
+
+fn render(shared: &Arc<Shared>, answer: Answer, principal: Option<Principal>) -> Result<Answered, Problem> {
+    let (status, media_type, body, tag) = match answer {
+        Answer::Json(status, bytes, tag) => (status, "application/json", AnswerBody::whole(bytes), tag),
+        Answer::Text(status, media_type, bytes) => (status, media_type, AnswerBody::whole(bytes), None),
+        Answer::NotModified(tag) => (StatusCode::NOT_MODIFIED, "application/json", AnswerBody::Whole(None), Some(tag)),
+        Answer::Events(start) => {
+            let principal = principal.unwrap_or_else(|| Principal::local(u32::MAX));
+            let body = stream::events(shared, start, principal)
+                .ok_or_else(|| Problem::new("too_many_streams", "every event stream is taken"))?;
+            (StatusCode::OK, "text/event-stream", body, None)
+        }
+    };
+    let mut answered = Response::new(body);
+    *answered.status_mut() = status;
+    answered.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Some(tag) = tag.and_then(|t| HeaderValue::from_str(&t).ok()) {
+        answered.headers_mut().insert(ETAG, tag);
+    }
+    Ok(answered)
+}
+
+fn other_methods(methods: &[&str], request_id: &str) -> Answered {
+    let allowed = methods.join(", ");
+    let problem = Problem::new("method_not_allowed", format!("this route takes {allowed}"));
+    let mut answered = problem_answer(problem, request_id);
+    if let Ok(value) = HeaderValue::from_str(&allowed) {
+        answered.headers_mut().insert(ALLOW, value);
+    }
+    answered
+}
+
+fn problem_answer(mut problem: Problem, request_id: &str) -> Answered {
+    request_id.clone_into(&mut problem.request_id);
+    let text = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut answered = Response::new(AnswerBody::whole(Bytes::from(text)));
+    *answered.status_mut() = problem.status();
+    let headers = answered.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = problem.retry_after_s {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if problem.status == 401 {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    // Whatever of the request is left unread is not waited for.
+    if matches!(problem.status, 400 | 401 | 411 | 413) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answered
+}
+
+fn finish(mut answered: Answered, request_id: &str) -> Answered {
+    let headers = answered.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", value);
+    }
+    answered
+}
+
+/// 16 random hexadecimal digits.
+pub fn random_id() -> String {
+    let mut bytes = [0u8; 8];
+    // Without randomness ids would repeat, which harms nothing but the log.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    data_encoding::HEXLOWER.encode(&bytes)
+}

@@ -1,0 +1,231 @@
+//! Pairing: the view kept equal to the gateway's, and the operations on it.
+
+pub mod book;
+pub mod expect;
+
+mod approve;
+mod change;
+mod observe;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::audit::chain::Entry;
+use crate::audit::{Audit, Durable};
+use crate::clock::UnixMs;
+use crate::files;
+use crate::gateway::{CallError, Gateway};
+use crate::op::{Caller, Refused};
+use crate::state::{Kind, Pending, Severity, State};
+use book::{Book, Credit, Happened};
+
+pub use approve::{Approval, ApproveCommand, Target};
+pub use change::{ChangeCommand, Changed};
+
+const MAX_CREDITS_FILE: u64 = 1024 * 1024;
+
+/// A list that events kept overtaking is believed after so many tries.
+const LIST_TRIES: u32 = 4;
+
+/// The pairing operations and what they share.
+#[derive(Debug)]
+pub struct Pairings {
+    gateway: Gateway,
+    state: State,
+    audit: Audit,
+    /// Held for moments only, never across an await.
+    book: Mutex<Book>,
+    credits_file: PathBuf,
+    /// Asks the observer to look at the lists now.
+    look: Notify,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CreditsFile {
+    version: u32,
+    approved: Vec<Credit>,
+}
+
+impl Pairings {
+    /// Takes up what an earlier process knew of who approved what, from `credits_file`.
+    ///
+    /// # Errors
+    /// The file exists but cannot be read. It is not replaced: whose approval is whose would be lost.
+    pub fn load(gateway: Gateway, state: State, audit: Audit, credits_file: PathBuf) -> io::Result<Self> {
+        let credits = if credits_file.exists() {
+            let text = files::read_text(&credits_file, MAX_CREDITS_FILE)?;
+            let kept: CreditsFile = serde_json::from_str(&text).map_err(|e| {
+                io::Error::other(format!("{}: {e}; restore or remove the file", credits_file.display()))
+            })?;
+            Some(kept.approved)
+        } else {
+            None
+        };
+        let book = Mutex::new(Book::with_credits(credits));
+        Ok(Self { gateway, state, audit, book, credits_file, look: Notify::new() })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the book and publishes what follows from it: the view, the events, the audit of what was not ours.
+    async fn update(&self, change: impl FnOnce(&mut Book) -> Vec<Happened>) {
+        let (happened, credits) = {
+            let mut book = self.book();
+            let happened = change(&mut book);
+            let view = book.view();
+            self.state.publish(|draft| {
+                if *draft.snapshot.pairing != view {
+                    draft.snapshot.pairing = view.into();
+                }
+                for event in &happened {
+                    let (name, data) = event_of(event);
+                    draft.tell(name, data);
+                }
+            });
+            (happened, book.changed_credits())
+        };
+        if let Some(credits) = credits {
+            self.keep(credits).await;
+        }
+        for event in happened {
+            if let Happened::OutOfBand(device) = event {
+                tracing::warn!(
+                    device.id = device.device_id,
+                    via = device.approved_via,
+                    "a device was approved, but not by this sidecar"
+                );
+                self.note_out_of_band(&device.device_id, &device.approved_via).await;
+            }
+        }
+    }
+
+    async fn note_out_of_band(&self, device_id: &str, via: &str) {
+        let entry = Entry {
+            at: UnixMs::now().rfc3339(),
+            actor: "unknown".to_owned(),
+            verb: "pairing.approve".to_owned(),
+            target: format!("device:{device_id}"),
+            outcome: "out_of_band".to_owned(),
+            detail: via.to_owned(),
+            ..Entry::default()
+        };
+        if let Err(e) = self.audit.append(entry).await {
+            tracing::error!(error = %e, "an out-of-band approval could not be put on record");
+        }
+    }
+
+    async fn keep(&self, approved: Vec<Credit>) {
+        let path = self.credits_file.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let text = serde_json::to_vec(&CreditsFile { version: 1, approved }).map_err(io::Error::other)?;
+            files::replace(&path, &text, 0o600)
+        });
+        let failed = match written.await {
+            Ok(Ok(())) => None,
+            Ok(Err(e)) => Some(e.to_string()),
+            Err(e) => Some(e.to_string()),
+        };
+        let text = failed.map(|why| {
+            tracing::error!(error = why, "the list of approvers could not be written");
+            let remedy = "Make room on the disk of state_dir, or make it writable.";
+            (format!("the list of who approved what could not be written: {why}"), remedy.to_owned())
+        });
+        self.state.publish(|draft| draft.snapshot.set_finding("state_not_written", Severity::Error, text));
+    }
+
+    /// Asks the gateway for one kind's list and takes it in.
+    async fn refresh(&self, kind: Kind, deadline: Instant) -> Result<(), CallError> {
+        for _ in 0..LIST_TRIES {
+            let before = self.book().events();
+            let lists = match kind {
+                Kind::Device => self.gateway.device_list(deadline).await?,
+                Kind::Node => self.gateway.node_list(deadline).await?,
+                Kind::Channel => crate::gateway::pairing::Lists {
+                    pending: self.gateway.channel_list(deadline).await?,
+                    approved: Vec::new(),
+                },
+            };
+            // An event that came while the list was under way may be newer than the list.
+            if self.book().events() == before {
+                self.update(|book| book.merge(kind, lists, UnixMs::now())).await;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the intent on record before anything is done; the returned half tells when it is durable.
+    async fn record_intent(&self, caller: &Caller, verb: &str, target: &str) -> Result<Durable, Refused> {
+        let intent = self.entry(caller, verb, target, "intent", "");
+        self.audit.append(intent).await.map_err(|e| Refused::AuditUnavailable(e.to_string()))
+    }
+
+    /// Puts the outcome on record and waits until both records are durable.
+    async fn record_outcome(&self, caller: &Caller, verb: &str, target: &str, outcome: (&str, &str), intent: Durable) {
+        let entry = self.entry(caller, verb, target, outcome.0, outcome.1);
+        let (intent, outcome) = tokio::join!(intent.wait(), async {
+            // The outcome may wait for the next fsync: the intent tells who asked for what.
+            self.audit.append(entry).await.map(|_| ())
+        });
+        let failed = intent.and(outcome).err().map(|e| {
+            let remedy = "Make room on the disk of state_dir; calls that change something are refused until then.";
+            (format!("the audit could not be made durable: {e}"), remedy.to_owned())
+        });
+        self.state.publish(|draft| draft.snapshot.set_finding("audit_not_durable", Severity::Error, failed));
+    }
+
+    fn entry(&self, caller: &Caller, verb: &str, target: &str, outcome: &str, detail: &str) -> Entry {
+        Entry {
+            at: UnixMs::now().rfc3339(),
+            request_id: caller.request_id.clone(),
+            actor: caller.actor.clone(),
+            verb: verb.to_owned(),
+            target: target.to_owned(),
+            outcome: outcome.to_owned(),
+            detail: detail.to_owned(),
+            idempotency_key: caller.idempotency_key.clone(),
+            traceparent: caller.traceparent.clone(),
+        }
+    }
+}
+
+fn event_of(happened: &Happened) -> (&'static str, serde_json::Value) {
+    match happened {
+        Happened::Requested(p) => ("pairing.requested", request_data(p)),
+        Happened::Resolved(p, fate) => {
+            let mut data = request_data(p);
+            data["decision"] = fate.name().into();
+            if let book::Fate::Superseded(by) = fate {
+                data["superseded_by"] = by.as_str().into();
+            }
+            ("pairing.resolved", data)
+        }
+        Happened::OutOfBand(a) => (
+            "pairing.out_of_band",
+            json!({ "kind": a.kind, "device_id": a.device_id, "label": a.label, "via": a.approved_via }),
+        ),
+        Happened::Removed(a) => {
+            ("pairing.removed", json!({ "kind": a.kind, "device_id": a.device_id, "label": a.label }))
+        }
+    }
+}
+
+fn request_data(p: &Pending) -> serde_json::Value {
+    json!({
+        "kind": p.kind,
+        "request_id": p.request_id,
+        "device_id": p.device_id,
+        "label": p.label,
+        "client_id": p.client_id,
+        "scopes": p.scopes,
+        "remote_ip": p.remote_ip,
+    })
+}

@@ -1,0 +1,392 @@
+//! What we know of pairing, kept equal to the gateway's view: a pure structure without clock, I/O or waiting.
+//!
+//! ```text
+//!              requested                resolved | vanished from a list
+//!   (unknown) ----------> waiting -----------------------------------------> fate: approved, rejected, expired,
+//!                            |  same device, new id                                superseded by, withdrawn
+//!                            '---------------------> superseded, the new one waits
+//! ```
+//!
+//! Fates are remembered for a while, so that a late call about an old id gets a true answer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::clock::UnixMs;
+use crate::gateway::pairing::Lists;
+use crate::state::{Approved, Kind, OutOfBand, Pairing, Pending};
+
+/// Fates remembered.
+const FATES: usize = 512;
+/// Our own approvals remembered, to tell them from others'.
+const OURS: usize = 256;
+/// Paired devices whose approver is remembered.
+const CREDITS: usize = 2048;
+/// An expiry time is moved only when it moves by so much: old gateways refresh it with every retry of the device.
+const EXPIRY_STEP_MS: u64 = 30_000;
+/// A rejection that a new request of the same device follows so soon was a supersession (2026.9.6 says it that way).
+const SUPERSEDED_WITHIN_MS: u64 = 5_000;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was approved.
+    Approved,
+    /// It was rejected.
+    Rejected,
+    /// It lapsed.
+    Expired,
+    /// The device asked again under this id.
+    Superseded(String),
+    /// It is gone, and nothing says why.
+    Withdrawn,
+}
+
+impl Fate {
+    /// The fate's name in events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Superseded(_) => "superseded",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+/// Something that happened, to be told to listeners.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// A request was raised.
+    Requested(Pending),
+    /// A request is gone.
+    Resolved(Pending, Fate),
+    /// Somebody else let a device or node in.
+    OutOfBand(Approved),
+    /// A device or node is no longer paired.
+    Removed(Approved),
+}
+
+/// Who approved a paired device, and when.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Credit {
+    /// Device or node.
+    pub kind: Kind,
+    /// Its id.
+    pub device_id: String,
+    /// The gateway's time of the approval, in milliseconds.
+    pub approved_at_ms: u64,
+    /// A credential's id, `out_of_band` or `before_sidecar`.
+    pub by: String,
+}
+
+#[derive(Clone, Debug)]
+struct Past {
+    kind: Kind,
+    request_id: String,
+    device_id: String,
+    fate: Fate,
+    at: UnixMs,
+}
+
+#[derive(Clone, Debug)]
+struct Ours {
+    kind: Kind,
+    request_id: String,
+    device_id: String,
+    actor: String,
+}
+
+/// The whole knowledge.
+#[derive(Debug, Default)]
+pub struct Book {
+    pending: Vec<Pending>,
+    approved: Vec<Approved>,
+    past: VecDeque<Past>,
+    ours: VecDeque<Ours>,
+    credits: HashMap<(Kind, String), Credit>,
+    credits_changed: bool,
+    /// Kinds whose paired list was seen, now or by an earlier process: from then on a new one is news.
+    baseline: HashSet<Kind>,
+    presence: HashSet<String>,
+    last_out_of_band: Option<OutOfBand>,
+    /// Counts events taken in, so that a list that was asked for before one is not believed after it.
+    events: u64,
+}
+
+impl Book {
+    /// A book that knows who approved what, from an earlier process.
+    pub fn with_credits(credits: Option<Vec<Credit>>) -> Self {
+        let mut book = Self::default();
+        if let Some(credits) = credits {
+            book.baseline = HashSet::from([Kind::Device, Kind::Node]);
+            book.credits = credits.into_iter().map(|c| ((c.kind, c.device_id.clone()), c)).collect();
+        }
+        book
+    }
+
+    /// Count of events taken in so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The view to publish.
+    pub fn view(&self) -> Pairing {
+        let mut pending = self.pending.clone();
+        pending.sort_by(|a, b| (a.requested_at, &a.request_id).cmp(&(b.requested_at, &b.request_id)));
+        let mut approved = self.approved.clone();
+        approved.sort_by(|a, b| (a.approved_at, &a.device_id).cmp(&(b.approved_at, &b.device_id)));
+        Pairing { pending, approved, last_out_of_band: self.last_out_of_band.clone() }
+    }
+
+    /// Who approved what, if that changed since the last call.
+    pub fn changed_credits(&mut self) -> Option<Vec<Credit>> {
+        if !std::mem::take(&mut self.credits_changed) {
+            return None;
+        }
+        let mut credits: Vec<Credit> = self.credits.values().cloned().collect();
+        credits.sort_by(|a, b| b.approved_at_ms.cmp(&a.approved_at_ms).then_with(|| a.device_id.cmp(&b.device_id)));
+        credits.truncate(CREDITS);
+        Some(credits)
+    }
+
+    /// A waiting request by its id.
+    pub fn pending(&self, kind: Kind, request_id: &str) -> Option<&Pending> {
+        self.pending.iter().find(|p| p.kind == kind && p.request_id == request_id)
+    }
+
+    /// The waiting request of a device or node; there is at most one in practice.
+    pub fn pending_of(&self, kind: Kind, device_id: &str) -> Option<&Pending> {
+        self.pending.iter().find(|p| p.kind == kind && p.device_id == device_id)
+    }
+
+    /// All waiting requests of a kind.
+    pub fn all_pending(&self, kind: Kind) -> Vec<Pending> {
+        self.pending.iter().filter(|p| p.kind == kind).cloned().collect()
+    }
+
+    /// A paired device or node.
+    pub fn approved(&self, kind: Kind, device_id: &str) -> Option<&Approved> {
+        self.approved.iter().find(|a| a.kind == kind && a.device_id == device_id)
+    }
+
+    /// What became of a request, with its device.
+    pub fn fate(&self, kind: Kind, request_id: &str) -> Option<(Fate, String)> {
+        let past = self.past.iter().rev().find(|p| p.kind == kind && p.request_id == request_id)?;
+        Some((past.fate.clone(), past.device_id.clone()))
+    }
+
+    /// What became of the last request of a device.
+    pub fn last_fate_of(&self, kind: Kind, device_id: &str) -> Option<Fate> {
+        self.past.iter().rev().find(|p| p.kind == kind && p.device_id == device_id).map(|p| p.fate.clone())
+    }
+
+    /// Notes that we are about to approve, so that what follows is known to be ours.
+    pub fn sending(&mut self, request: &Pending, actor: &str) {
+        if self.ours.len() == OURS {
+            self.ours.pop_front();
+        }
+        self.ours.push_back(Ours {
+            kind: request.kind,
+            request_id: request.request_id.clone(),
+            device_id: request.device_id.clone(),
+            actor: actor.to_owned(),
+        });
+    }
+
+    /// Takes that back: the gateway refused, so an approval that is seen later is not ours.
+    pub fn not_sent(&mut self, kind: Kind, request_id: &str) {
+        self.ours.retain(|o| o.kind != kind || o.request_id != request_id);
+    }
+
+    /// The gateway's record of a device that we approved.
+    pub fn approved_by_us(&mut self, record: Approved, request_id: &str, now: UnixMs) -> Vec<Happened> {
+        self.events += 1;
+        let mut happened = self.take_pending(record.kind, request_id, Fate::Approved, now);
+        // Whoever approved it before, this approval is ours.
+        self.credits.remove(&(record.kind, record.device_id.clone()));
+        happened.extend(self.settle(record, now));
+        happened
+    }
+
+    /// Takes in the event of a new request.
+    pub fn requested(&mut self, request: Pending, now: UnixMs) -> Vec<Happened> {
+        self.events += 1;
+        self.add_pending(request, now)
+    }
+
+    /// Takes in the event of a resolved request.
+    pub fn resolved(&mut self, kind: Kind, request_id: &str, approved: bool, now: UnixMs) -> Vec<Happened> {
+        self.events += 1;
+        self.take_pending(kind, request_id, if approved { Fate::Approved } else { Fate::Rejected }, now)
+    }
+
+    /// Takes in who is connected. Lists of new gateways say it too; this is quicker, and all that old ones have.
+    pub fn presence(&mut self, connected: HashSet<String>) {
+        for approved in &mut self.approved {
+            approved.connected = Some(connected.contains(&approved.device_id));
+        }
+        self.presence = connected;
+    }
+
+    /// Takes in a whole list of one kind: what is not in it is gone.
+    pub fn merge(&mut self, kind: Kind, lists: Lists, now: UnixMs) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        let listed: HashSet<&str> = lists.pending.iter().map(|p| p.request_id.as_str()).collect();
+        let vanished: Vec<Pending> = self
+            .pending
+            .iter()
+            .filter(|p| p.kind == kind && !listed.contains(p.request_id.as_str()))
+            .cloned()
+            .collect();
+        for gone in vanished {
+            let fate = fate_of_vanished(&gone, &lists, now);
+            happened.extend(self.take_pending(kind, &gone.request_id, fate, now));
+        }
+        for request in lists.pending {
+            happened.extend(self.add_pending(request, now));
+        }
+        if kind != Kind::Channel {
+            happened.extend(self.merge_approved(kind, lists.approved, now));
+        }
+        happened
+    }
+
+    fn merge_approved(&mut self, kind: Kind, listed: Vec<Approved>, now: UnixMs) -> Vec<Happened> {
+        let ids: HashSet<String> = listed.iter().map(|a| a.device_id.clone()).collect();
+        let (kept, gone): (Vec<Approved>, Vec<Approved>) =
+            std::mem::take(&mut self.approved).into_iter().partition(|a| a.kind != kind || ids.contains(&a.device_id));
+        self.approved = kept;
+        let mut happened: Vec<Happened> = gone.into_iter().map(Happened::Removed).collect();
+        let credits_before = self.credits.len();
+        self.credits.retain(|(k, id), _| *k != kind || ids.contains(id));
+        self.credits_changed |= self.credits.len() != credits_before;
+        for record in listed {
+            happened.extend(self.settle(record, now));
+        }
+        if self.baseline.insert(kind) {
+            self.credits_changed = true;
+        }
+        happened
+    }
+
+    /// Puts a paired record in its place and settles who approved it.
+    fn settle(&mut self, mut record: Approved, now: UnixMs) -> Vec<Happened> {
+        let key = (record.kind, record.device_id.clone());
+        let known = self.credits.get(&key).filter(|c| c.approved_at_ms >= record.approved_at.0);
+        let mut happened = Vec::new();
+        if let Some(credit) = known {
+            record.approved_by.clone_from(&credit.by);
+        } else {
+            let ours = self.ours.iter().rposition(|o| o.kind == record.kind && o.device_id == record.device_id);
+            let by = match ours.and_then(|at| self.ours.remove(at)) {
+                Some(ours) => ours.actor,
+                None if !self.baseline.contains(&record.kind) => "before_sidecar".to_owned(),
+                None => "out_of_band".to_owned(),
+            };
+            if by == "out_of_band" {
+                self.last_out_of_band = Some(OutOfBand {
+                    device_id: record.device_id.clone(),
+                    noticed_at: now.rfc3339(),
+                    via: record.approved_via.clone(),
+                });
+            }
+            record.approved_by = by;
+            if record.approved_by == "out_of_band" {
+                happened.push(Happened::OutOfBand(record.clone()));
+            }
+            let credit = Credit {
+                kind: record.kind,
+                device_id: record.device_id.clone(),
+                approved_at_ms: record.approved_at.0,
+                by: record.approved_by.clone(),
+            };
+            self.credits.insert(key, credit);
+            self.credits_changed = true;
+        }
+        record.connected = record.connected.or_else(|| Some(self.presence.contains(&record.device_id)));
+        match self.approved.iter_mut().find(|a| a.kind == record.kind && a.device_id == record.device_id) {
+            Some(place) => *place = record,
+            None => self.approved.push(record),
+        }
+        happened
+    }
+
+    fn add_pending(&mut self, mut request: Pending, now: UnixMs) -> Vec<Happened> {
+        let mut happened = Vec::new();
+        if let Some(known) =
+            self.pending.iter_mut().find(|p| p.kind == request.kind && p.request_id == request.request_id)
+        {
+            request.requested_at = known.requested_at;
+            let moved = request.expires_at.unwrap_or_default().0.saturating_sub(known.expires_at.unwrap_or_default().0);
+            if moved < EXPIRY_STEP_MS {
+                request.expires_at = known.expires_at;
+            }
+            *known = request;
+            return happened;
+        }
+        if request.kind != Kind::Channel {
+            let older: Vec<String> = self
+                .pending
+                .iter()
+                .filter(|p| p.kind == request.kind && p.device_id == request.device_id)
+                .map(|p| p.request_id.clone())
+                .collect();
+            for id in older {
+                happened.extend(self.take_pending(
+                    request.kind,
+                    &id,
+                    Fate::Superseded(request.request_id.clone()),
+                    now,
+                ));
+            }
+            self.turn_rejection_into_supersession(&request, now);
+        }
+        self.pending.push(request.clone());
+        happened.push(Happened::Requested(request));
+        happened
+    }
+
+    fn turn_rejection_into_supersession(&mut self, request: &Pending, now: UnixMs) {
+        let last = self.past.iter_mut().rev().find(|p| p.kind == request.kind && p.device_id == request.device_id);
+        if let Some(past) = last
+            && past.fate == Fate::Rejected
+            && now.0.saturating_sub(past.at.0) < SUPERSEDED_WITHIN_MS
+        {
+            past.fate = Fate::Superseded(request.request_id.clone());
+        }
+    }
+
+    fn take_pending(&mut self, kind: Kind, request_id: &str, fate: Fate, now: UnixMs) -> Vec<Happened> {
+        let Some(at) = self.pending.iter().position(|p| p.kind == kind && p.request_id == request_id) else {
+            return Vec::new();
+        };
+        let request = self.pending.remove(at);
+        if self.past.len() == FATES {
+            self.past.pop_front();
+        }
+        self.past.push_back(Past {
+            kind,
+            request_id: request.request_id.clone(),
+            device_id: request.device_id.clone(),
+            fate: fate.clone(),
+            at: now,
+        });
+        vec![Happened::Resolved(request, fate)]
+    }
+}
+
+/// No event tells of expiry, of supersession (before 2026.9) or of what was missed: the lists have to.
+fn fate_of_vanished(gone: &Pending, lists: &Lists, now: UnixMs) -> Fate {
+    let next = lists.pending.iter().find(|p| gone.kind != Kind::Channel && p.device_id == gone.device_id);
+    let paired = lists.approved.iter().find(|a| !gone.device_id.is_empty() && a.device_id == gone.device_id);
+    match (next, paired) {
+        (Some(next), _) => Fate::Superseded(next.request_id.clone()),
+        (None, Some(paired)) if paired.approved_at >= gone.requested_at => Fate::Approved,
+        _ if gone.expires_at.is_some_and(|at| now >= at) => Fate::Expired,
+        _ => Fate::Withdrawn,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The observer: keeps the published view equal to the gateway's, and says what phase the gateway is in.
+//!
+//! Events are quick but incomplete (expiry, removal and channel requests raise none, slow readers lose some), so the
+//! lists are asked for after every connect, after a gap, when an event hints at more, and on a timer. The same call is
+//! the proof of life: an authenticated answer. A port that accepts connections proves nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Pairings;
+use crate::clock::UnixMs;
+use crate::gateway::{CallError, Down, Link, Notice, Session};
+use crate::state::{GatewayInfo, Kind, Phase, Severity};
+
+/// Between two looks while nothing hints at news.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Every so many looks nodes and channels are listed too.
+const OTHERS_EVERY: u32 = 6;
+/// Without an authenticated answer for so long the gateway is degraded.
+const DEGRADED_AFTER: Duration = Duration::from_secs(10);
+/// One look may take as long as a badly throttled gateway needs (13 s measured for one call).
+const LOOK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Findings that a refusal of the gateway opens, by its code; anything else is `gateway_refuses_us`.
+const REFUSALS: [(&str, &str); 6] = [
+    ("no_token", "gateway_token_missing"),
+    ("AUTH_TOKEN_MISSING", "gateway_token_missing"),
+    ("AUTH_TOKEN_MISMATCH", "gateway_token_mismatch"),
+    ("AUTH_PASSWORD_MISMATCH", "gateway_token_mismatch"),
+    ("AUTH_UNAUTHORIZED", "gateway_token_mismatch"),
+    ("PROTOCOL_MISMATCH", "gateway_version_unsupported"),
+];
+
+impl Pairings {
+    /// Runs until `stop`.
+    pub async fn observe(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, stop: CancellationToken) {
+        let taking_notices = async {
+            while let Some(notice) = notices.recv().await {
+                self.take_notice(notice).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = taking_notices => {}
+            () = self.follow_link() => {}
+        }
+    }
+
+    /// Whether the lists of session `number` were seen whole.
+    pub(super) fn synced(&self, number: u64) -> bool {
+        let snapshot = self.state.now();
+        snapshot.phase == Phase::Ready && snapshot.gateway.as_ref().is_some_and(|g| g.connects == number)
+    }
+
+    async fn take_notice(&self, notice: Notice) {
+        let now = UnixMs::now();
+        match notice {
+            Notice::Requested(request) if request.device_id == self.gateway.device_id() => {}
+            Notice::Requested(request) => self.update(|book| book.requested(request, now)).await,
+            Notice::Resolved(kind, request_id, approved) => {
+                self.update(|book| book.resolved(kind, &request_id, approved, now)).await;
+                self.look.notify_one();
+            }
+            Notice::Presence(connected) => {
+                self.update(|book| {
+                    book.presence(connected);
+                    Vec::new()
+                })
+                .await;
+            }
+            Notice::Changed | Notice::Gap => self.look.notify_one(),
+        }
+    }
+
+    async fn follow_link(&self) {
+        let mut link = self.gateway.watch();
+        loop {
+            let now = link.borrow_and_update().clone();
+            match now {
+                Link::Down(down) => {
+                    self.publish_down(&down);
+                    if link.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Link::Up(session) => tokio::select! {
+                    changed = link.changed() => if changed.is_err() { return },
+                    () = self.keep_looking(&session) => {}
+                },
+            }
+        }
+    }
+
+    /// Looks at the lists for as long as the session lasts.
+    async fn keep_looking(&self, session: &Session) {
+        let mut others = 0;
+        let opened = Instant::now();
+        loop {
+            self.look_once(session, opened, others == 0).await;
+            others = (others + 1) % OTHERS_EVERY;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                // A hint may concern any kind.
+                () = self.look.notified() => others = 0,
+            }
+        }
+    }
+
+    async fn look_once(&self, session: &Session, opened: Instant, others: bool) {
+        let started = Instant::now();
+        let last_answer = self.gateway.stats().since_last_ok().and_then(|ago| started.checked_sub(ago));
+        let silent_since = last_answer.map_or(opened, |at| at.max(opened));
+        let devices = self.refresh(Kind::Device, started + LOOK_DEADLINE);
+        tokio::pin!(devices);
+        let answer = tokio::select! {
+            answer = &mut devices => answer,
+            () = tokio::time::sleep_until(silent_since + DEGRADED_AFTER) => {
+                self.publish_degraded("it has not answered an authenticated call for 10 s");
+                devices.await
+            }
+        };
+        match answer {
+            Ok(()) => {
+                if others {
+                    // Either may be missing in this version, which the answers themselves teach.
+                    let deadline = Instant::now() + LOOK_DEADLINE;
+                    let _ = self.refresh(Kind::Node, deadline).await;
+                    let _ = self.refresh(Kind::Channel, deadline).await;
+                }
+                self.publish_ready(session);
+            }
+            Err(CallError::Down(_) | CallError::Lost) => {}
+            Err(CallError::TimedOut) => self.publish_degraded("it has not answered an authenticated call for 30 s"),
+            Err(error) => {
+                tracing::warn!(?error, "the gateway's device list cannot be read");
+                self.publish_degraded("its device list cannot be read");
+            }
+        }
+    }
+
+    fn publish_ready(&self, session: &Session) {
+        let info = GatewayInfo {
+            version: session.version.clone(),
+            protocol: session.protocol,
+            boot_id: session.boot_id.clone(),
+            capabilities: session.capabilities(),
+            connects: self.gateway.stats().connects.load(Ordering::Relaxed),
+        };
+        self.state.publish(|draft| {
+            draft.snapshot.gateway = Some(info);
+            draft.snapshot.enter(Phase::Ready, "");
+            close_refusals(&mut draft.snapshot, None);
+        });
+    }
+
+    fn publish_degraded(&self, why: &str) {
+        self.state.publish(|draft| draft.snapshot.enter(Phase::Degraded, why));
+    }
+
+    fn publish_down(&self, down: &Down) {
+        let (phase, reason) = match down {
+            Down::Connecting => (Phase::Starting, "the gateway was not reached yet".to_owned()),
+            Down::Starting => (Phase::Starting, "the gateway starts or restarts".to_owned()),
+            Down::Stopped => (Phase::Stopped, "nothing listens at the gateway's address".to_owned()),
+            Down::Mute => (Phase::Degraded, "it accepts connections but does not answer".to_owned()),
+            Down::Lost(why) => (Phase::Degraded, format!("the connection broke: {why}")),
+            Down::Unauthorized(refusal) => (Phase::Unauthorized, refusal.summary.clone()),
+        };
+        self.state.publish(|draft| {
+            draft.snapshot.enter(phase, &reason);
+            if let Down::Unauthorized(refusal) = down {
+                let code = finding_of(&refusal.code);
+                close_refusals(&mut draft.snapshot, Some(code));
+                let text = (refusal.summary.clone(), refusal.remedy.clone());
+                draft.snapshot.set_finding(code, Severity::Error, Some(text));
+            }
+        });
+    }
+}
+
+fn finding_of(refusal: &str) -> &'static str {
+    REFUSALS.iter().find(|(code, _)| *code == refusal).map_or("gateway_refuses_us", |(_, finding)| finding)
+}
+
+/// Closes the findings of earlier refusals, except `keep`.
+fn close_refusals(snapshot: &mut crate::state::Snapshot, keep: Option<&str>) {
+    for code in REFUSALS.iter().map(|(_, finding)| *finding).chain(["gateway_refuses_us"]) {
+        if Some(code) != keep {
+            snapshot.set_finding(code, Severity::Error, None);
+        }
+    }
+}
