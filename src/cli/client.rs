@@ -45,7 +45,9 @@ impl Client {
 
     fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, String> {
         let runtime = super::runtime().map_err(|_| "no runtime".to_owned())?;
-        let called = runtime.block_on(tokio::time::timeout(DEADLINE, self.exchange(method, path, body)));
+        // The timer needs the runtime around it.
+        let called =
+            runtime.block_on(async { tokio::time::timeout(DEADLINE, self.exchange(method, path, body)).await });
         called.unwrap_or_else(|_| Err("the daemon did not answer".to_owned()))
     }
 

@@ -103,8 +103,11 @@ impl Connection {
                 () = stop.cancelled() => return,
                 down = self.live(&credential, &mut failures) => down,
             };
-            tracing::info!(reason = ?down, "gateway connection down");
-            self.link.send_replace(Link::Down(down.clone()));
+            let was = self.link.send_replace(Link::Down(down.clone()));
+            // Once per reason: a gateway that is away for hours must not fill the log.
+            if !matches!(was, Link::Down(before) if before == down) {
+                tracing::info!(reason = ?down, "gateway connection down");
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.pause(&down, &credential, failures) => {}
