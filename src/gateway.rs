@@ -44,10 +44,11 @@ pub enum Method {
     ChannelList,
     ChannelApprove,
     ChannelDismiss,
+    Presence,
 }
 
 impl Method {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::DeviceList,
         Self::DeviceApprove,
         Self::DeviceReject,
@@ -61,6 +62,7 @@ impl Method {
         Self::ChannelList,
         Self::ChannelApprove,
         Self::ChannelDismiss,
+        Self::Presence,
     ];
 
     /// The method's name on the wire; also the name of the capability.
@@ -79,6 +81,7 @@ impl Method {
             Self::ChannelList => "channels.pairing.list",
             Self::ChannelApprove => "channels.pairing.approve",
             Self::ChannelDismiss => "channels.pairing.dismiss",
+            Self::Presence => "system-presence",
         }
     }
 }

@@ -4,6 +4,8 @@
 
 pub mod pairing;
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gateway::{CallError, Down};
@@ -20,6 +22,28 @@ pub struct Caller {
     pub idempotency_key: Option<String>,
     /// The caller's `traceparent`.
     pub traceparent: Option<String>,
+    /// Whether it still may; `None` where that cannot change.
+    pub standing: Option<Standing>,
+}
+
+impl Caller {
+    /// A call may have waited for the gateway: its credential must still hold when it acts.
+    fn check_standing(&self) -> Result<(), Refused> {
+        match &self.standing {
+            Some(standing) if !(standing.0)() => Err(Refused::CredentialGone),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Tells whether a caller still may do what it was let in for.
+#[derive(Clone)]
+pub struct Standing(pub Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Standing")
+    }
 }
 
 /// Why an operation was not done. Every variant is a stable code of the API.
@@ -56,6 +80,8 @@ pub enum Refused {
     GatewayError(String),
     /// The audit cannot be written, so nothing was done.
     AuditUnavailable(String),
+    /// The caller's credential was taken away while the call waited.
+    CredentialGone,
 }
 
 impl Refused {
@@ -76,6 +102,7 @@ impl Refused {
             Self::NeedsLaunchMode(_) => "needs_launch_mode",
             Self::GatewayError(_) => "gateway_error",
             Self::AuditUnavailable(_) => "audit_unavailable",
+            Self::CredentialGone => "unauthorized",
         }
     }
 }

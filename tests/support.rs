@@ -1,6 +1,6 @@
 //! What every test, the demo and the bench stand on: real gateways, a protocol-true fake, the daemon under
 //! test, a scripted remote browser and a small HTTP client.
-#![allow(dead_code, reason = "each of the three binaries that include this uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each of the three binaries that include this uses a part of it")]
 #![allow(
     clippy::all,
     clippy::pedantic,

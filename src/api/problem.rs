@@ -195,6 +195,7 @@ impl From<Refused> for Problem {
                 let candidates = candidates.iter().take(20).map(|p| PendingBody::of(p, now)).collect();
                 Self { candidates, ..Self::new(code, detail) }
             }
+            Refused::CredentialGone => Self::new(code, "the credential was removed while the call waited"),
             Refused::GatewayStarting => Self::new(code, "the gateway was not ready within the time given"),
             Refused::GatewayStopped => Self::new(code, "nothing listened at the gateway's address"),
             Refused::GatewayUnreachable { sent: true } => {
@@ -233,6 +234,7 @@ mod tests {
             Refused::NeedsLaunchMode(""),
             Refused::GatewayError(String::new()),
             Refused::AuditUnavailable(String::new()),
+            Refused::CredentialGone,
         ];
         for refused in refusals {
             let code = refused.code();

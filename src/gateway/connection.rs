@@ -276,7 +276,7 @@ impl Connection {
                     }
                     *last_seq = Some(seq);
                 }
-                if name == "shutdown" && payload.contains("restart") {
+                if name == "shutdown" && frames::announces_restart(&payload) {
                     self.restarting_until = Some(Instant::now() + RESTART);
                 }
                 if let Some(notice) = super::pairing::notice(&name, &payload) {

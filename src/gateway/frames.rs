@@ -76,12 +76,20 @@ pub struct Details {
     pub reason: String,
 }
 
+/// What refusals of 2026.2.9 say, and the code of newer versions for the same.
+const OLD_TEXTS: [(&str, &str); 4] = [
+    ("token mismatch", "AUTH_TOKEN_MISMATCH"),
+    ("password mismatch", "AUTH_PASSWORD_MISMATCH"),
+    ("token missing", "AUTH_TOKEN_MISSING"),
+    ("protocol mismatch", "PROTOCOL_MISMATCH"),
+];
+
 impl RpcError {
-    /// The finest code there is.
+    /// The finest code there is. 2026.2.9 has none for refusals, only texts.
     pub fn fine_code(&self) -> &str {
         match &self.details {
             Some(details) if !details.code.is_empty() => &details.code,
-            _ => &self.code,
+            _ => OLD_TEXTS.iter().find(|(text, _)| self.message.contains(text)).map_or(&self.code, |(_, code)| code),
         }
     }
 
@@ -169,6 +177,16 @@ pub struct Presence {
     pub device_id: Option<String>,
     /// `disconnect` for one that left.
     pub reason: Option<String>,
+}
+
+/// Whether a `shutdown` event announces a restart. A plain stop has the member too on old versions, but as `null`.
+pub(super) fn announces_restart(payload: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shutdown {
+        restart_expected_ms: Option<f64>,
+    }
+    serde_json::from_str::<Shutdown>(payload).is_ok_and(|s| s.restart_expected_ms.is_some())
 }
 
 #[derive(Serialize)]
@@ -261,6 +279,8 @@ mod tests {
         let parse = |text: &str| serde_json::from_str::<RpcError>(text).unwrap();
         let old = parse(r#"{"code":"NOT_PAIRED","message":"pairing required","details":{"requestId":"x"}}"#);
         assert_eq!(old.fine_code(), "NOT_PAIRED");
+        let oldest = parse(r#"{"code":"INVALID_REQUEST","message":"unauthorized: gateway token mismatch (provide…)"}"#);
+        assert_eq!(oldest.fine_code(), "AUTH_TOKEN_MISMATCH");
         let new = parse(r#"{"code":"INVALID_REQUEST","message":"m","details":{"code":"AUTH_TOKEN_MISMATCH"}}"#);
         assert_eq!(new.fine_code(), "AUTH_TOKEN_MISMATCH");
         let starting =
@@ -269,6 +289,13 @@ mod tests {
         assert!(parse(r#"{"code":"INVALID_REQUEST","message":"unknown method: x"}"#).is_unknown_method());
         assert!(parse(r#"{"code":"INVALID_REQUEST","message":"unknown requestId"}"#).is_unknown_id());
         assert!(parse(r#"{"code":"INVALID_REQUEST","message":"missing scope: operator.admin"}"#).is_missing_scope());
+    }
+
+    #[test]
+    fn a_stop_is_no_restart() {
+        assert!(announces_restart(r#"{"reason":"gateway restarting","restartExpectedMs":1500}"#));
+        assert!(!announces_restart(r#"{"reason":"gateway stopping","restartExpectedMs":null}"#));
+        assert!(!announces_restart(r#"{"reason":"gateway stopping"}"#));
     }
 
     proptest! {

@@ -60,6 +60,15 @@ impl Gateway {
         Ok(list.requests.into_iter().take(MAX_PENDING).filter_map(WireChannel::pending).collect())
     }
 
+    /// Who is connected, for gateways whose device list does not say it (2026.2.9 to 2026.6.11).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn presence(&self, deadline: Instant) -> Result<HashSet<String>, CallError> {
+        let list: Vec<Presence> = self.call(Method::Presence, json!({}), deadline).await?;
+        Ok(connected(&list))
+    }
+
     /// Approves a device's request; the answer is the gateway's own record of the paired device.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::api::problem::Problem;
 use crate::api::routes::{self, Found, MAX_BODY, Route};
 use crate::api::{Answer, Call, handlers};
 use crate::auth::{Principal, Tier};
-use crate::op::Caller;
+use crate::op::{Caller, Standing};
 
 /// Longest value kept of a header that is put on record.
 const MAX_KEPT: usize = 128;
@@ -145,6 +145,10 @@ async fn carry_out(
         request_id: request_id.to_owned(),
         idempotency_key: kept(&head.headers, "idempotency-key"),
         traceparent: kept(&head.headers, "traceparent"),
+        standing: principal.clone().map(|principal| {
+            let auth = shared.auth.clone();
+            Standing(Arc::new(move || auth.still_valid(&principal)))
+        }),
     };
     let call = Call {
         caller,

@@ -20,6 +20,7 @@ use crate::audit::chain::Entry;
 use crate::audit::{Audit, Durable};
 use crate::clock::UnixMs;
 use crate::files;
+use crate::gateway::pairing::Lists;
 use crate::gateway::{CallError, Gateway};
 use crate::op::{Caller, Refused};
 use crate::state::{Kind, Pending, Severity, State};
@@ -146,12 +147,9 @@ impl Pairings {
         for _ in 0..LIST_TRIES {
             let before = self.book().events();
             let lists = match kind {
-                Kind::Device => self.gateway.device_list(deadline).await?,
+                Kind::Device => self.device_lists(deadline).await?,
                 Kind::Node => self.gateway.node_list(deadline).await?,
-                Kind::Channel => crate::gateway::pairing::Lists {
-                    pending: self.gateway.channel_list(deadline).await?,
-                    approved: Vec::new(),
-                },
+                Kind::Channel => Lists { pending: self.gateway.channel_list(deadline).await?, approved: Vec::new() },
             };
             // An event that came while the list was under way may be newer than the list.
             if self.book().events() == before {
@@ -160,6 +158,18 @@ impl Pairings {
             }
         }
         Ok(())
+    }
+
+    /// The device list, and where it does not say who is connected, that too.
+    async fn device_lists(&self, deadline: Instant) -> Result<Lists, CallError> {
+        let mut lists = self.gateway.device_list(deadline).await?;
+        if lists.approved.iter().any(|a| a.connected.is_none()) {
+            let connected = self.gateway.presence(deadline).await?;
+            for device in &mut lists.approved {
+                device.connected = Some(connected.contains(&device.device_id));
+            }
+        }
+        Ok(lists)
     }
 
     /// Puts the intent on record before anything is done; the returned half tells when it is durable.

@@ -23,6 +23,9 @@ use crate::state::{Approved, Kind, Pending};
 /// A device that asks anew faster than we approve is given up on after so many rounds.
 const ROUNDS: u32 = 8;
 
+/// How often the gateway is asked whether a device connected, while a caller waits for it.
+const ASK_CONNECTED: Duration = Duration::from_millis(500);
+
 /// Which request is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -114,6 +117,7 @@ impl Pairings {
         let mut approval = result?;
         if let (false, Some(device)) = (command.patience.connected.is_zero(), &approval.device) {
             approval.connected = Some(self.wait_connected(&device.device_id, command.patience.connected).await);
+            approval.device = self.book().approved(device.kind, &device.device_id).cloned();
         }
         Ok(approval)
     }
@@ -129,7 +133,7 @@ impl Pairings {
                 return Err(Refused::NeedsLaunchMode("the gateway takes codes only from its own command line"));
             }
             Target::Channel { channel, account, request_id } => {
-                return self.approve_channel(channel, account.as_deref(), request_id, deadline).await;
+                return self.approve_channel(channel, account.as_deref(), request_id, caller, deadline).await;
             }
             _ => {}
         }
@@ -172,6 +176,7 @@ impl Pairings {
             None => return Ok(Round::Again),
         };
         command.expect.check(&request).map_err(Refused::ExceedsExpectation)?;
+        caller.check_standing()?;
         self.send(&request, &command.expect, caller, deadline).await
     }
 
@@ -274,9 +279,11 @@ impl Pairings {
         channel: &str,
         account: Option<&str>,
         request_id: &str,
+        caller: &Caller,
         deadline: Instant,
     ) -> Result<Approval, Refused> {
         self.gateway.session(deadline).await?;
+        caller.check_standing()?;
         let account = self.channel_account(channel, account, request_id, deadline).await?;
         let params = json!({ "channel": channel, "accountId": account, "requestId": request_id });
         match self.gateway.act(Method::ChannelApprove, params, deadline).await {
@@ -346,9 +353,14 @@ impl Pairings {
             if connected {
                 return true;
             }
-            match tokio::time::timeout_at(deadline, state.changed()).await {
-                Ok(Ok(())) => {}
-                _ => return false,
+            if Instant::now() >= deadline {
+                return false;
+            }
+            // Old gateways tell nobody that a device connected: ask.
+            self.look.notify_one();
+            let soon = deadline.min(Instant::now() + ASK_CONNECTED);
+            if let Ok(Err(_)) = tokio::time::timeout_at(soon, state.changed()).await {
+                return false;
             }
         }
     }

@@ -102,7 +102,7 @@ impl Pairings {
         let deadline = Instant::now() + patience.gateway;
         let (verb, target) = (command.verb(), command.describe());
         let intent = self.record_intent(caller, verb, &target).await?;
-        let result = self.change_on_record(command, deadline).await;
+        let result = self.change_on_record(command, caller, deadline).await;
         let outcome = match &result {
             Ok(changed) => changed.name(),
             Err(refused) => refused.code(),
@@ -111,8 +111,14 @@ impl Pairings {
         result
     }
 
-    async fn change_on_record(&self, command: &ChangeCommand, deadline: Instant) -> Result<Changed, Refused> {
+    async fn change_on_record(
+        &self,
+        command: &ChangeCommand,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Changed, Refused> {
         self.gateway.session(deadline).await?;
+        caller.check_standing()?;
         match command {
             ChangeCommand::Reject { kind, request_id, channel } => {
                 self.reject(*kind, request_id, channel.as_ref(), deadline).await

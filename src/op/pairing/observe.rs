@@ -61,7 +61,13 @@ impl Pairings {
         let now = UnixMs::now();
         match notice {
             Notice::Requested(request) if request.device_id == self.gateway.device_id() => {}
-            Notice::Requested(request) => self.update(|book| book.requested(request, now)).await,
+            Notice::Requested(request) => {
+                // Before 2026.9 a node's event says less than the list.
+                if request.kind == Kind::Node {
+                    self.look.notify_one();
+                }
+                self.update(|book| book.requested(request, now)).await;
+            }
             Notice::Resolved(kind, request_id, approved) => {
                 self.update(|book| book.resolved(kind, &request_id, approved, now)).await;
                 self.look.notify_one();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Lab, SOON};
 use crate::compat::Outcome;
@@ -26,6 +26,10 @@ pub async fn approve_lets_a_remote_browser_in(lab: &Lab) -> anyhow::Result<()> {
         let client = lab.client.clone();
         async move { client.post("/v1/pairing/approve?wait_connected_s=30", &body).await }
     });
+    // Before 2026.9 a try that crosses the approval leaves a second request behind: try only afterwards.
+    let approved =
+        |b: &Value| b["approved"].as_array().is_some_and(|a| a.iter().any(|a| a["device_id"] == browser.device_id()));
+    lab.client.wait_until("/v1/pairing", approved, SOON).await?;
     browser.connect_when_approved(SOON).await?;
     let reply = waiting.await??;
     let body = reply.json();
@@ -86,6 +90,12 @@ pub async fn a_widened_request_is_not_approved_blindly(lab: &Lab) -> anyhow::Res
     let second = browser.upgrade(&["operator.admin"]).await?.request_id()?.to_owned();
     let expect = json!({"max_scopes": ["operator.read"]});
     let refused = lab.approve(json!({"kind": "device", "request_id": first, "expect": expect})).await?;
+    if first == second && refused.status == 200 {
+        // 2026.2.9 may keep what was asked for first: then no more than that is granted.
+        ensure!(refused.json()["device"]["scopes"] == json!(["operator.read"]), "{}", refused.text());
+        lab.passed("refuse a request that was widened", Outcome::Works);
+        return Ok(());
+    }
     ensure!(refused.status == 422 && refused.code() == "exceeds_expectation", "{}", refused.text());
     let refused = lab.approve(json!({"kind": "device", "device_id": browser.device_id(), "expect": expect})).await?;
     ensure!(refused.status == 422, "{}", refused.text());
@@ -147,13 +157,14 @@ pub async fn an_approval_behind_our_back_is_noticed(lab: &Lab) -> anyhow::Result
     ensure!(noticed.json()["kind"] == "device", "{}", noticed.data);
     let state = lab.client.get("/v1/state").await?.json();
     ensure!(state["pairing"]["last_out_of_band"]["device_id"].is_string(), "{state}");
-    let audit = lab.client.get("/v1/audit?limit=50").await?.json();
-    let recorded = audit["records"].as_array().is_some_and(|r| {
-        r.iter().any(|r| {
-            r["outcome"] == "out_of_band" && r["target"].as_str().is_some_and(|t| t.contains(browser.device_id()))
+    let recorded = |audit: &Value| {
+        audit["records"].as_array().is_some_and(|records| {
+            records.iter().any(|r| {
+                r["outcome"] == "out_of_band" && r["target"].as_str().is_some_and(|t| t.contains(browser.device_id()))
+            })
         })
-    });
-    ensure!(recorded, "{audit}");
+    };
+    lab.client.wait_until("/v1/audit?limit=50", recorded, SOON).await?;
     lab.passed("notice an approval that was not ours", Outcome::Works);
     Ok(())
 }
@@ -169,8 +180,8 @@ pub async fn rename_gives_a_name(lab: &Lab) -> anyhow::Result<()> {
         return Ok(());
     }
     ensure!(renamed.json()["outcome"] == "renamed", "{}", renamed.text());
-    let named = |l: &serde_json::Value| l["device_id"] == browser.device_id() && l["label"] == "Front desk";
-    let shown = |b: &serde_json::Value| b["approved"].as_array().is_some_and(|a| a.iter().any(named));
+    let named = |l: &Value| l["device_id"] == browser.device_id() && l["label"] == "Front desk";
+    let shown = |b: &Value| b["approved"].as_array().is_some_and(|a| a.iter().any(named));
     lab.client.wait_until("/v1/pairing", shown, SOON).await?;
     lab.passed("rename a device", Outcome::Works);
     Ok(())

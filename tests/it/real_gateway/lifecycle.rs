@@ -12,7 +12,8 @@ use crate::compat::Outcome;
 pub async fn wrong_token_is_explained_and_followed(lab: &mut Lab) -> anyhow::Result<()> {
     lab.gateway.stop().await?;
     lab.client.wait_until("/v1/state", |s| s["phase"] == "stopped", SOON).await?;
-    let stopped = lab.client.post("/v1/pairing/approve?wait_s=1", &json!({"kind": "device", "only_pending": true})).await?;
+    let stopped =
+        lab.client.post("/v1/pairing/approve?wait_s=1", &json!({"kind": "device", "only_pending": true})).await?;
     ensure!(stopped.status == 503 && stopped.code() == "gateway_stopped", "{}", stopped.text());
     let config = lab.gateway.read_config()?;
     let mut other = config.clone();
@@ -27,8 +28,7 @@ pub async fn wrong_token_is_explained_and_followed(lab: &mut Lab) -> anyhow::Res
     let state = stale.client().wait_until("/v1/state", |s| s["phase"] == "unauthorized", SOON).await?;
     let finding = state["findings"].as_array().and_then(|f| f.first()).cloned().unwrap_or_default();
     ensure!(finding["code"] == "gateway_token_mismatch", "{state}");
-    let refused =
-        stale.client().post("/v1/pairing/approve", &json!({"kind": "device", "only_pending": true})).await?;
+    let refused = stale.client().post("/v1/pairing/approve", &json!({"kind": "device", "only_pending": true})).await?;
     ensure!(refused.status == 502 && refused.code() == "missing_authority", "{}", refused.text());
     std::fs::write(&copy, serde_json::to_vec(&other)?)?;
     stale.client().wait_until("/v1/state", |s| s["phase"] == "ready", SOON).await?;

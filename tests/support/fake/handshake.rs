@@ -168,7 +168,7 @@ fn admit_without_device(
     let spec = describe(peer, params, &role);
     let kind = (spec.client_id.as_str(), spec.client_mode.as_str());
     let trusted_kind = matches!(kind, ("gateway-client", "backend") | ("cli", "cli"));
-    // Without an identity 2026.4.9 empties the scopes of everybody, later versions those of all but local helpers.
+    // Without an identity 2026.4.9 empties the scopes of everybody, later versions those of all but local backends and CLIs.
     let keeps = match version {
         Version::V2026_2_9 => true,
         Version::V2026_4_9 => false,
@@ -289,11 +289,11 @@ fn check_pairing(
     let upgrade = upgrade_reason(world, spec);
     let local = peer.local && (peer.origin.is_none() || version != Version::V2026_4_9 || control_ui);
     let shared = credential == Credential::Shared;
-    let helper = local
+    let backend = local
         && shared
         && peer.origin.is_none()
         && (spec.client_id.as_str(), spec.client_mode.as_str()) == ("gateway-client", "backend");
-    if helper && version >= Version::V2026_4_9 {
+    if backend && version >= Version::V2026_4_9 {
         let narrower_record = version == Version::V2026_4_9 && upgrade == Some("scope-upgrade");
         if !narrower_record {
             return Ok((false, Vec::new()));

@@ -204,7 +204,8 @@ impl Builder {
         ];
         variables.extend((!credentials.is_null()).then(|| ("AUTH_CREDENTIALS", credentials.to_string())));
         variables.extend(self.edge.then(|| ("LISTEN_EDGE", "127.0.0.1:0".to_owned())));
-        variables.extend(unix.map(|path| ("LISTEN_UNIX", text(path))));
+        // Never the default path: daemons of other tests would fight over it.
+        variables.push(("LISTEN_UNIX", unix.map_or_else(String::new, text)));
         let named = variables.into_iter().map(|(key, value)| (format!("OPENCLAW_SIDECAR_{key}"), value));
         let given = self.env.iter().cloned();
         // The last one counts, so a test can replace any of them.

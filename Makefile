@@ -1,0 +1,42 @@
+# `make` shows what there is to do.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint fmt gateways tools
+
+GATEWAYS := 2026.9.6 2026.6.11 2026.4.9
+# In CI the dependencies are exactly those of Cargo.lock, and one failed test does not hide the others.
+LOCKED := $(if $(filter true 1,$(CI)),--locked)
+NO_FAIL_FAST := $(if $(filter true 1,$(CI)),--no-fail-fast)
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+demo: tools ## a real gateway, a real browser that waits for approval, and the sidecar that lets it in
+	@tests/gateways/install node 2026.9.6
+	@cargo build --quiet $(LOCKED) --bin openclaw-sidecar --example demo
+	@cargo run --quiet $(LOCKED) --example demo
+
+test: tools gateways ## every test, most of them against real gateways (first run: installs them, 2 GB)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run $(LOCKED) $(NO_FAIL_FAST) && cargo test $(LOCKED) --doc; \
+	else \
+		cargo test $(LOCKED) $(NO_FAIL_FAST); \
+	fi
+
+bench: tools gateways ## what an approval costs: the sidecar, a bare RPC, the gateway's own command line
+	@cargo build --release --quiet $(LOCKED) --bin openclaw-sidecar --example bench
+	@cargo run --release --quiet $(LOCKED) --example bench
+
+lint: tools ## formatting and clippy, warnings are errors
+	@cargo fmt --check
+	@cargo clippy --all-targets $(LOCKED) -- -D warnings
+
+fmt: tools ## format the code
+	@cargo fmt
+
+gateways: tools ## install the real gateways the tests run, into target/gateways
+	@tests/gateways/install node $(GATEWAYS)
+
+tools:
+	@.ci/check-tools
