@@ -200,7 +200,7 @@ impl Writer {
             }
         }
         for durable in waiting {
-            let _ = durable.send(synced.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string())));
+            let _ = durable.send(synced.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
         }
     }
 

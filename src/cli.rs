@@ -105,7 +105,7 @@ enum TokenCommand {
 enum AuditCommand {
     /// Check that no record was changed, removed or swapped
     Verify {
-        /// Directory that holds the audit [default: state_dir]
+        /// Directory that holds the audit [default: `state_dir`]
         #[arg(long)]
         dir: Option<PathBuf>,
     },

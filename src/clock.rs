@@ -42,6 +42,24 @@ impl UnixMs {
     }
 }
 
+/// In JSON a moment is its RFC 3339 text.
+impl serde::Serialize for UnixMs {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.rfc3339())
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for UnixMs {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
 /// 9999-12-31T23:59:59.999Z.
 const LAST_SHOWN_MS: u64 = 253_402_300_799_999;
 

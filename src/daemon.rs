@@ -154,9 +154,10 @@ const LOCAL_REMEDY: &str = "Set listen.unix to a path the sidecar may create; th
 fn announce(about: &About) {
     for (listener, address) in &about.listeners {
         let fingerprint = about.certificate_sha256.lock().map(|f| f.clone()).unwrap_or_default();
-        match fingerprint.filter(|_| *listener == "tls") {
-            Some(certificate_sha256) => tracing::info!(listener, address, certificate_sha256, "listening"),
-            None => tracing::info!(listener, address, "listening"),
+        if let Some(certificate_sha256) = fingerprint.filter(|_| *listener == "tls") {
+            tracing::info!(listener, address, certificate_sha256, "listening");
+        } else {
+            tracing::info!(listener, address, "listening");
         }
     }
 }

@@ -47,7 +47,7 @@ fn replace_parts(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         _ => {}
     }
     let written = write_new(&temporary, content, mode);
-    if let Err(e) = written.and_then(|()| fs::rename(&temporary, path)) {
+    if let Err(e) = written.and_then(|()| move_to(&temporary, path)) {
         let _ = fs::remove_file(&temporary);
         return Err(e);
     }
@@ -130,7 +130,12 @@ pub fn remove_if_present(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Any error of the file system, with the path in its text.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to).and_then(|()| sync_parent(to)).map_err(|e| named(from, &e))
+    move_to(from, to).and_then(|()| sync_parent(to)).map_err(|e| named(from, &e))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the module that may; every caller syncs the directory after")]
+fn move_to(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
 }
 
 fn temporary_name(path: &Path) -> io::Result<PathBuf> {

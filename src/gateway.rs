@@ -166,7 +166,7 @@ impl Session {
 #[derive(Debug)]
 pub enum Notice {
     /// A request was raised.
-    Requested(Pending),
+    Requested(Box<Pending>),
     /// A request was resolved: its kind, id, and whether it was approved.
     Resolved(Kind, String, bool),
     /// Ids of the devices that are connected now.

@@ -59,25 +59,28 @@ pub enum Kind {
 }
 
 /// One request that waits for approval.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pending {
     /// What is asked for.
     pub kind: Kind,
     /// The gateway's id of the request. It changes when the device asks again for more.
     pub request_id: String,
-    /// The device (or node) that asks; empty for channel requests.
+    /// The device or node that asks; absent for channel requests.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub device_id: String,
     /// A name for people.
     pub label: String,
-    /// The client program, e.g. `openclaw-control-ui`.
+    /// The client program, e.g. `openclaw-control-ui`; for a channel request the sender's id.
     pub client_id: String,
-    /// What it runs on.
+    /// What the client runs on.
     pub platform: String,
-    /// Roles asked for; empty for node and channel requests.
-    pub roles: Vec<String>,
+    /// The role asked for; several are separated by commas.
+    pub role: String,
     /// Scopes asked for; for a node the scopes its approver must hold.
     pub scopes: Vec<String>,
     /// Commands a node wants allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
     /// Where it comes from, as the gateway saw it.
     pub remote_ip: String,
@@ -85,16 +88,20 @@ pub struct Pending {
     pub is_upgrade: bool,
     /// When the gateway recorded it.
     pub requested_at: UnixMs,
-    /// When it lapses at the earliest; `None` where nothing is known or it does not lapse.
+    /// When it lapses at the earliest; absent where nothing is known or it does not lapse.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixMs>,
     /// The messenger channel, for channel requests.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub channel: String,
     /// The account of that channel.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub account: String,
 }
 
 /// One device or node that was approved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Approved {
     /// Device or node.
     pub kind: Kind,
@@ -106,19 +113,21 @@ pub struct Approved {
     pub client_id: String,
     /// What it runs on.
     pub platform: String,
-    /// Roles granted.
-    pub roles: Vec<String>,
-    /// Scopes granted; commands for a node are in `commands`.
+    /// The role granted; several are separated by commas.
+    pub role: String,
+    /// Scopes granted.
     pub scopes: Vec<String>,
     /// Commands allowed to a node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
     /// Where it last came from.
     pub remote_ip: String,
-    /// Whether it is connected now, where the gateway says so.
+    /// Whether it is connected now; absent where the gateway does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
     /// When it was approved.
     pub approved_at: UnixMs,
-    /// Who approved it: a credential's id, `out_of_band`, or `before_sidecar`.
+    /// Who approved it: a credential's id, `out_of_band` (not by this sidecar), or `before_sidecar`.
     pub approved_by: String,
     /// How the gateway says it was approved, e.g. `owner` or `silent`; empty on old versions.
     pub approved_via: String,
@@ -130,8 +139,8 @@ pub struct Approved {
 pub struct OutOfBand {
     /// The device or node that was let in.
     pub device_id: String,
-    /// When it was noticed, RFC 3339.
-    pub noticed_at: String,
+    /// When it was noticed.
+    pub noticed_at: UnixMs,
     /// How the gateway says it was approved; empty on old versions.
     pub via: String,
 }
@@ -182,8 +191,8 @@ pub struct Finding {
     pub code: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// Since when, RFC 3339.
-    pub since: String,
+    /// Since when.
+    pub since: UnixMs,
     /// One sentence.
     pub summary: String,
     /// What to do about it.
@@ -236,7 +245,7 @@ impl Snapshot {
                 self.findings[at].remedy = remedy;
             }
             (Some((summary, remedy)), None) => {
-                let since = UnixMs::now().rfc3339();
+                let since = UnixMs::now();
                 self.findings.push(Finding { code, severity, since, summary, remedy });
             }
             (None, Some(at)) => {
@@ -417,7 +426,7 @@ mod tests {
         let state = State::new("boot".into());
         let open = |text: &str| Some((text.to_owned(), "fix it".to_owned()));
         state.publish(|d| d.snapshot.set_finding("x", Severity::Error, open("one")));
-        let since = state.now().findings[0].since.clone();
+        let since = state.now().findings[0].since;
         state.publish(|d| d.snapshot.set_finding("x", Severity::Error, open("two")));
         assert_eq!(state.now().findings[0].summary, "two");
         assert_eq!(state.now().findings[0].since, since);

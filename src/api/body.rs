@@ -3,131 +3,31 @@
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
+use crate::audit::chain::{Head, Record};
 use crate::clock::UnixMs;
 use crate::op::Patience;
 use crate::op::pairing::expect::Expect;
 use crate::op::pairing::{Approval, ApproveCommand, ChangeCommand, Target};
 use crate::state::{Approved, Finding, GatewayInfo, Kind, OutOfBand, Pairing, Pending, Phase};
 
-/// One request that waits.
+/// One request that waits, as shown at some moment.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PendingBody {
-    /// What approval is asked for.
-    pub kind: Kind,
-    /// The gateway's id; it changes when the device asks for more.
-    pub request_id: String,
-    /// The device or node; absent for channel requests.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub device_id: String,
-    /// A name for people.
-    pub label: String,
-    /// The client program; for a channel request the sender's id.
-    pub client_id: String,
-    /// What the client runs on.
-    pub platform: String,
-    /// The role asked for.
-    pub role: String,
-    /// Scopes asked for; for a node the scopes its approver must hold.
-    pub scopes: Vec<String>,
-    /// Commands a node wants allowed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub commands: Vec<String>,
-    /// Where it comes from, as the gateway saw it.
-    pub remote_ip: String,
-    /// It was approved before and asks for more or for something else.
-    pub is_upgrade: bool,
-    /// When the gateway recorded it.
-    pub requested_at: String,
-    /// How long ago that was.
+    /// The request.
+    #[serde(flatten)]
+    pub request: Pending,
+    /// How long ago the gateway recorded it.
     pub age_s: u64,
-    /// When it lapses at the earliest; absent where unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<String>,
-    /// The messenger channel, for channel requests.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub channel: String,
-    /// The account of that channel.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub account: String,
 }
 
 impl PendingBody {
     /// The request as shown at `now`.
-    pub fn of(p: &Pending, now: UnixMs) -> Self {
-        Self {
-            kind: p.kind,
-            request_id: p.request_id.clone(),
-            device_id: p.device_id.clone(),
-            label: p.label.clone(),
-            client_id: p.client_id.clone(),
-            platform: p.platform.clone(),
-            role: p.roles.join(","),
-            scopes: p.scopes.clone(),
-            commands: p.commands.clone(),
-            remote_ip: p.remote_ip.clone(),
-            is_upgrade: p.is_upgrade,
-            requested_at: p.requested_at.rfc3339(),
-            age_s: p.requested_at.seconds_until(now),
-            // A device that keeps trying keeps its request alive without saying so.
-            expires_at: p.expires_at.filter(|at| *at > now).map(UnixMs::rfc3339),
-            channel: p.channel.clone(),
-            account: p.account.clone(),
-        }
-    }
-}
-
-/// One device or node that was approved.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ApprovedBody {
-    /// Device or node.
-    pub kind: Kind,
-    /// Its id.
-    pub device_id: String,
-    /// A name for people.
-    pub label: String,
-    /// The client program.
-    pub client_id: String,
-    /// What it runs on.
-    pub platform: String,
-    /// The role granted.
-    pub role: String,
-    /// Scopes granted.
-    pub scopes: Vec<String>,
-    /// Commands allowed to a node.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub commands: Vec<String>,
-    /// Where it last came from.
-    pub remote_ip: String,
-    /// Whether it is connected now; absent where the gateway does not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connected: Option<bool>,
-    /// When it was approved.
-    pub approved_at: String,
-    /// A credential's id, `out_of_band` (not by this sidecar) or `before_sidecar`.
-    pub approved_by: String,
-    /// How the gateway says it was approved; empty on old versions.
-    pub approved_via: String,
-}
-
-impl From<&Approved> for ApprovedBody {
-    fn from(a: &Approved) -> Self {
-        Self {
-            kind: a.kind,
-            device_id: a.device_id.clone(),
-            label: a.label.clone(),
-            client_id: a.client_id.clone(),
-            platform: a.platform.clone(),
-            role: a.roles.join(","),
-            scopes: a.scopes.clone(),
-            commands: a.commands.clone(),
-            remote_ip: a.remote_ip.clone(),
-            connected: a.connected,
-            approved_at: a.approved_at.rfc3339(),
-            approved_by: a.approved_by.clone(),
-            approved_via: a.approved_via.clone(),
-        }
+    pub fn of(request: &Pending, now: UnixMs) -> Self {
+        let mut request = request.clone();
+        // A device that keeps trying keeps its request alive without saying so.
+        request.expires_at = request.expires_at.filter(|at| *at > now);
+        Self { age_s: request.requested_at.seconds_until(now), request }
     }
 }
 
@@ -142,7 +42,7 @@ pub struct PairingBody {
     /// Waiting requests, oldest first; at most 256 of each kind.
     pub pending: Vec<PendingBody>,
     /// Approved devices and nodes, oldest first; at most 1024 of each kind.
-    pub approved: Vec<ApprovedBody>,
+    pub approved: Vec<Approved>,
     /// The newest approval that was not made by this sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_out_of_band: Option<OutOfBand>,
@@ -155,7 +55,7 @@ impl PairingBody {
             generation,
             posture: "manual",
             pending: pairing.pending.iter().map(|p| PendingBody::of(p, now)).collect(),
-            approved: pairing.approved.iter().map(ApprovedBody::from).collect(),
+            approved: pairing.approved.clone(),
             last_out_of_band: pairing.last_out_of_band.clone(),
         }
     }
@@ -172,7 +72,7 @@ pub struct StateBody {
     /// What the gateway is doing.
     pub phase: Phase,
     /// Since when.
-    pub phase_since: String,
+    pub phase_since: UnixMs,
     /// Why, in plain words; empty when ready.
     pub phase_reason: String,
     /// This program.
@@ -427,7 +327,7 @@ pub struct ApproveReply {
     pub request_id: String,
     /// The gateway's own record of the device or node; absent for channel requests.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<ApprovedBody>,
+    pub device: Option<Approved>,
     /// Whether it is connected, when `?wait_connected_s=` was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
@@ -438,7 +338,7 @@ impl From<Approval> for ApproveReply {
         Self {
             outcome: if approval.already { "already_paired" } else { "approved" },
             request_id: approval.request_id,
-            device: approval.device.as_ref().map(ApprovedBody::from),
+            device: approval.device,
             connected: approval.connected,
         }
     }
@@ -457,55 +357,12 @@ pub struct ChangeReply {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditBody {
     /// The newest record: a copy kept elsewhere shows a truncation here.
-    pub head: HeadBody,
+    pub head: Head,
     /// Records in order.
-    pub records: Vec<RecordBody>,
+    pub records: Vec<Record>,
     /// Give this as `?after=` for the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_after: Option<u64>,
-}
-
-/// The newest record's place and hash.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct HeadBody {
-    /// Its position, 0 before the first.
-    pub n: u64,
-    /// Its hash.
-    pub hash: String,
-}
-
-/// One record of the audit.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct RecordBody {
-    /// Its position.
-    pub n: u64,
-    /// When.
-    pub at: String,
-    /// The request that caused it.
-    pub request_id: String,
-    /// Who.
-    pub actor: String,
-    /// What was asked.
-    pub verb: String,
-    /// On what.
-    pub target: String,
-    /// `intent`, or what came of it.
-    pub outcome: String,
-    /// More about it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-    /// As the caller gave it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-    /// As the caller gave it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
-    /// Hash of the record before.
-    pub prev: String,
-    /// Hash of this one.
-    pub hash: String,
 }
 
 fn device_or_node(kind: Kind) -> Result<Kind, Problem> {

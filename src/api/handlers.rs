@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::body::{
-    ApproveBody, ApproveReply, AuditBody, ChangeReply, GatewayBody, HeadBody, ListenerBody, PairingBody, PairingShort,
-    PendingBody, RecordBody, RejectBody, RenameBody, RevokeBody, SidecarBody, StateBody,
+    ApproveBody, ApproveReply, AuditBody, ChangeReply, GatewayBody, ListenerBody, PairingBody, PairingShort,
+    PendingBody, RejectBody, RenameBody, RevokeBody, SidecarBody, StateBody,
 };
 use super::problem::Problem;
 use super::query::Query;
@@ -104,7 +104,7 @@ fn state_body(context: &Context, snapshot: &Snapshot) -> StateBody {
         generation: snapshot.generation,
         mode: "attach",
         phase: snapshot.phase,
-        phase_since: snapshot.phase_since.rfc3339(),
+        phase_since: snapshot.phase_since,
         phase_reason: snapshot.phase_reason.clone(),
         sidecar: SidecarBody {
             version: VERSION,
@@ -156,22 +156,7 @@ async fn audit(context: &Context, query: &Query) -> Result<Answer, Problem> {
         Problem::new("internal", e.to_string())
     })?;
     let next_after = page.records.last().map(|r| r.n).filter(|_| page.more);
-    let records = page.records.into_iter().map(|r| RecordBody {
-        n: r.n,
-        at: r.entry.at,
-        request_id: r.entry.request_id,
-        actor: r.entry.actor,
-        verb: r.entry.verb,
-        target: r.entry.target,
-        outcome: r.entry.outcome,
-        detail: r.entry.detail,
-        idempotency_key: r.entry.idempotency_key,
-        traceparent: r.entry.traceparent,
-        prev: r.prev,
-        hash: r.hash,
-    });
-    let head = HeadBody { n: page.head.n, hash: page.head.hash };
-    json(StatusCode::OK, &AuditBody { head, records: records.collect(), next_after }, None)
+    json(StatusCode::OK, &AuditBody { head: page.head, records: page.records, next_after }, None)
 }
 
 fn patience(query: &Query) -> Patience {

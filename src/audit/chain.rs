@@ -23,6 +23,7 @@ const MAX_LINE: u64 = 16 * 1024;
 
 /// What happened, as the rest of the program states it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// When, RFC 3339.
     pub at: String,
@@ -49,6 +50,7 @@ pub struct Entry {
 
 /// One line of the audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Record {
     /// Position in the chain, from 1.
     pub n: u64,
@@ -63,6 +65,7 @@ pub struct Record {
 
 /// The newest record's position and hash; the next record continues from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Head {
     /// Position of the newest record; 0 before the first.
     pub n: u64,

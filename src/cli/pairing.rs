@@ -125,20 +125,20 @@ pub(super) fn run(config: &Config, command: Command) -> u8 {
                 args.wait.min(60),
                 args.wait_connected.min(60)
             );
-            (args.json, post(config, &path, approve_body(&args)))
+            (args.json, post(config, &path, &approve_body(&args)))
         }
         Command::Reject(args) => {
             let body = json!({ "kind": args.kind, "request_id": args.request_id, "channel": args.channel,
                 "account": args.account });
-            (args.json, post(config, "/v1/pairing/reject", body))
+            (args.json, post(config, "/v1/pairing/reject", &body))
         }
         Command::Revoke(args) => {
             let body = json!({ "kind": args.kind, "device_id": args.device_id });
-            (args.json, post(config, "/v1/pairing/revoke", body))
+            (args.json, post(config, "/v1/pairing/revoke", &body))
         }
         Command::Rename { paired, label } => {
             let body = json!({ "kind": paired.kind, "device_id": paired.device_id, "label": label });
-            (paired.json, post(config, "/v1/pairing/rename", body))
+            (paired.json, post(config, "/v1/pairing/rename", &body))
         }
     };
     match called {
@@ -166,8 +166,8 @@ fn approve_body(args: &ApproveArgs) -> Value {
     })
 }
 
-fn post(config: &Config, path: &str, body: Value) -> Result<Reply, String> {
-    Client::new(config)?.post(path, &body)
+fn post(config: &Config, path: &str, body: &Value) -> Result<Reply, String> {
+    Client::new(config)?.post(path, body)
 }
 
 fn unreachable_daemon(why: &str) -> u8 {

@@ -234,14 +234,11 @@ impl Connection {
                         Some(Err(e)) => return Down::Lost(e.to_string()),
                         None => return self.closed(None),
                     };
-                    match serde_json::from_str::<Incoming<'_>>(&text) {
-                        Ok(frame) => self.take(frame, &mut waiting, &mut last_seq),
-                        Err(_) => {
-                            malformed += 1;
-                            self.stats.malformed_frames.fetch_add(1, Ordering::Relaxed);
-                            if malformed > MAX_MALFORMED {
-                                return Down::Lost("too many unreadable frames".to_owned());
-                            }
+                    if let Ok(frame) = serde_json::from_str::<Incoming<'_>>(&text) { self.take(frame, &mut waiting, &mut last_seq) } else {
+                        malformed += 1;
+                        self.stats.malformed_frames.fetch_add(1, Ordering::Relaxed);
+                        if malformed > MAX_MALFORMED {
+                            return Down::Lost("too many unreadable frames".to_owned());
                         }
                     }
                 }

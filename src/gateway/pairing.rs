@@ -100,8 +100,10 @@ impl Gateway {
 /// What an event of the gateway means for pairing; `None` for events that mean nothing to us.
 pub(super) fn notice(name: &str, payload: &str) -> Option<Notice> {
     Some(match name {
-        "device.pair.requested" => Notice::Requested(serde_json::from_str::<WireDevice>(payload).ok()?.pending()?),
-        "node.pair.requested" => Notice::Requested(serde_json::from_str::<WireNode>(payload).ok()?.pending()?),
+        "device.pair.requested" => {
+            Notice::Requested(serde_json::from_str::<WireDevice>(payload).ok()?.pending()?.into())
+        }
+        "node.pair.requested" => Notice::Requested(serde_json::from_str::<WireNode>(payload).ok()?.pending()?.into()),
         "device.pair.resolved" => resolved(Kind::Device, payload)?,
         "node.pair.resolved" => resolved(Kind::Node, payload)?,
         "presence" => {
@@ -208,8 +210,8 @@ struct WireDevice {
 }
 
 impl WireDevice {
-    fn roles(&self) -> Vec<String> {
-        if self.roles.is_empty() { vec![tidy(&self.role)] } else { tidy_all(&self.roles) }
+    fn role(&self) -> String {
+        if self.roles.is_empty() { tidy(&self.role) } else { tidy_all(&self.roles).join(",") }
     }
 
     fn pending(self) -> Option<Pending> {
@@ -220,7 +222,7 @@ impl WireDevice {
             label: first_non_empty([&self.operator_label, &self.display_name, &self.client_id]),
             client_id: tidy(&self.client_id),
             platform: tidy(&self.platform),
-            roles: self.roles(),
+            role: self.role(),
             scopes: tidy_all(&self.scopes),
             commands: Vec::new(),
             remote_ip: tidy(&self.remote_ip),
@@ -239,7 +241,7 @@ impl WireDevice {
             label: first_non_empty([&self.operator_label, &self.display_name, &self.client_id]),
             client_id: tidy(&self.client_id),
             platform: tidy(&self.platform),
-            roles: self.roles(),
+            role: self.role(),
             scopes: tidy_all(&self.scopes),
             commands: Vec::new(),
             remote_ip: tidy(&self.remote_ip),
@@ -277,7 +279,7 @@ impl WireNode {
             label: first_non_empty([&self.display_name, &self.client_id, "node"]),
             client_id: tidy(&self.client_id),
             platform: tidy(&self.platform),
-            roles: vec!["node".to_owned()],
+            role: "node".to_owned(),
             scopes: tidy_all(&self.required_approve_scopes),
             commands: tidy_all(&self.commands),
             remote_ip: tidy(&self.remote_ip),
@@ -296,7 +298,7 @@ impl WireNode {
             label: first_non_empty([&self.display_name, &self.client_id, "node"]),
             client_id: tidy(&self.client_id),
             platform: tidy(&self.platform),
-            roles: vec!["node".to_owned()],
+            role: "node".to_owned(),
             scopes: Vec::new(),
             commands: tidy_all(&self.commands),
             remote_ip: tidy(&self.remote_ip),
@@ -335,7 +337,7 @@ impl WireChannel {
             label: first_non_empty([&self.sender_label, &self.sender_id, "unknown sender"]),
             client_id: tidy(&self.sender_id),
             platform: String::new(),
-            roles: Vec::new(),
+            role: String::new(),
             scopes: Vec::new(),
             commands: Vec::new(),
             remote_ip: String::new(),

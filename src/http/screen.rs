@@ -18,7 +18,7 @@ const MAX_URI: usize = 1024;
 ///
 /// # Errors
 /// A problem that says which header is wrong.
-pub fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
+pub(super) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
     let headers = request.headers();
     if request.uri().to_string().len() > MAX_URI {
         return Err(Problem::new("uri_too_long", format!("the URI has more than {MAX_URI} characters")));

@@ -174,13 +174,13 @@ impl Pairings {
 
     /// Puts the intent on record before anything is done; the returned half tells when it is durable.
     async fn record_intent(&self, caller: &Caller, verb: &str, target: &str) -> Result<Durable, Refused> {
-        let intent = self.entry(caller, verb, target, "intent", "");
+        let intent = Self::entry(caller, verb, target, "intent", "");
         self.audit.append(intent).await.map_err(|e| Refused::AuditUnavailable(e.to_string()))
     }
 
     /// Puts the outcome on record and waits until both records are durable.
     async fn record_outcome(&self, caller: &Caller, verb: &str, target: &str, outcome: (&str, &str), intent: Durable) {
-        let entry = self.entry(caller, verb, target, outcome.0, outcome.1);
+        let entry = Self::entry(caller, verb, target, outcome.0, outcome.1);
         let (intent, outcome) = tokio::join!(intent.wait(), async {
             // The outcome may wait for the next fsync: the intent tells who asked for what.
             self.audit.append(entry).await.map(|_| ())
@@ -192,7 +192,7 @@ impl Pairings {
         self.state.publish(|draft| draft.snapshot.set_finding("audit_not_durable", Severity::Error, failed));
     }
 
-    fn entry(&self, caller: &Caller, verb: &str, target: &str, outcome: &str, detail: &str) -> Entry {
+    fn entry(caller: &Caller, verb: &str, target: &str, outcome: &str, detail: &str) -> Entry {
         Entry {
             at: UnixMs::now().rfc3339(),
             request_id: caller.request_id.clone(),

@@ -94,9 +94,13 @@ enum Found {
 
 /// One round's result.
 enum Round {
-    Done(Approval),
+    Done(Box<Approval>),
     /// The lists have to tell which request is meant now.
     Again,
+}
+
+fn done(approval: Approval) -> Round {
+    Round::Done(Box::new(approval))
 }
 
 impl Pairings {
@@ -144,7 +148,7 @@ impl Pairings {
         let mut fresh = command.target == Target::OnlyPending || widens_silently || !self.synced(session.number);
         for _ in 0..ROUNDS {
             match self.approve_once(command, caller, fresh, deadline).await? {
-                Round::Done(approval) => return Ok(approval),
+                Round::Done(approval) => return Ok(*approval),
                 Round::Again => fresh = true,
             }
         }
@@ -172,7 +176,7 @@ impl Pairings {
         }
         let request = match found {
             Some(Found::Waiting(request)) => request,
-            Some(Found::Already(device)) => return already(device, &command.expect).map(Round::Done),
+            Some(Found::Already(device)) => return already(device, &command.expect).map(done),
             None => return Ok(Round::Again),
         };
         command.expect.check(&request).map_err(Refused::ExceedsExpectation)?;
@@ -196,7 +200,7 @@ impl Pairings {
         };
         match answer {
             Ok(record) if record.device_id == request.device_id && record.kind == request.kind => {
-                self.confirm(record, request, expect, deadline).await.map(Round::Done)
+                self.confirm(record, request, expect, deadline).await.map(done)
             }
             Err(CallError::Rejected(error)) if error.is_unknown_id() => {
                 self.book().not_sent(request.kind, &request.request_id);
@@ -236,7 +240,7 @@ impl Pairings {
         let now = self.book().approved(request.kind, &request.device_id).cloned();
         match now {
             Some(record) if Some(record.approved_at) != before => {
-                self.confirm(record, request, expect, deadline).await.map(Round::Done)
+                self.confirm(record, request, expect, deadline).await.map(done)
             }
             _ => Ok(Round::Again),
         }
@@ -428,7 +432,7 @@ fn already(device: Approved, expect: &Expect) -> Result<Approval, Refused> {
 
 fn granted(approval: &Approval) -> String {
     let device = approval.device.as_ref();
-    device.map_or_else(String::new, |d| format!("{} {} [{}]", d.device_id, d.roles.join(","), d.scopes.join(",")))
+    device.map_or_else(String::new, |d| format!("{} {} [{}]", d.device_id, d.role, d.scopes.join(",")))
 }
 
 #[cfg(test)]
@@ -443,7 +447,7 @@ mod tests {
             label: String::new(),
             client_id: String::new(),
             platform: String::new(),
-            roles: vec!["operator".into()],
+            role: "operator".into(),
             scopes: scopes.iter().map(|s| (*s).into()).collect(),
             commands: Vec::new(),
             remote_ip: String::new(),

@@ -287,7 +287,7 @@ impl Book {
             if by == "out_of_band" {
                 self.last_out_of_band = Some(OutOfBand {
                     device_id: record.device_id.clone(),
-                    noticed_at: now.rfc3339(),
+                    noticed_at: now,
                     via: record.approved_via.clone(),
                 });
             }

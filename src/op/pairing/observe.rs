@@ -66,7 +66,7 @@ impl Pairings {
                 if request.kind == Kind::Node {
                     self.look.notify_one();
                 }
-                self.update(|book| book.requested(request, now)).await;
+                self.update(|book| book.requested(*request, now)).await;
             }
             Notice::Resolved(kind, request_id, approved) => {
                 self.update(|book| book.resolved(kind, &request_id, approved, now)).await;
