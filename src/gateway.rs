@@ -10,7 +10,11 @@ pub mod connection;
 pub mod frames;
 pub mod identity;
 pub mod pairing;
+pub mod records;
 pub mod secret;
+
+mod refusal;
+mod wire;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -13,25 +13,25 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{self, Challenge, Hello, Incoming, RpcError, Tag};
+use super::frames::{self, Hello, Incoming, Tag};
 use super::identity::Identity;
+use super::refusal::{no_token, refused, stripped};
 use super::secret::{self, Credential};
-use super::{CALL_QUEUE, Call, CallError, Down, Gateway, Link, Method, Notice, Refusal, Session, Stats};
+use super::wire::{Socket, answer, closed, read_challenge, send};
+use super::{CALL_QUEUE, Call, CallError, Down, Gateway, Link, Method, Notice, Session, Stats};
 use crate::config;
 
 const DIAL: Duration = Duration::from_secs(5);
 /// A throttled gateway takes up to 13 s for an answer (measured at 6.25 % of a core).
 const HANDSHAKE: Duration = Duration::from_secs(30);
-const SEND: Duration = Duration::from_secs(10);
 /// The gateway ticks every 30 s and answers our own calls in between: so long a silence is a dead peer.
 const SILENCE: Duration = Duration::from_secs(75);
 /// Largest message taken; a hello is 16 KB, and the gateway would allow itself 25 MiB.
@@ -47,7 +47,6 @@ const NOTICES: usize = 256;
 /// How often the token's sources are looked at while the gateway refuses us.
 const TOKEN_LOOK: Duration = Duration::from_secs(2);
 
-type Socket = WebSocketStream<TcpStream>;
 type Waiting = HashMap<String, oneshot::Sender<Result<String, CallError>>>;
 
 /// The task and what it owns.
@@ -154,7 +153,7 @@ impl Connection {
             return Err(Down::Lost("the peer is no gateway: its hello is of another kind".to_owned()));
         }
         self.check_authority(&mut socket, &hello).await?;
-        let presence = super::pairing::connected(&hello.snapshot.presence);
+        let presence = super::records::connected(&hello.snapshot.presence);
         let session = self.session(hello);
         self.tell(Notice::Presence(presence));
         Ok((socket, session))
@@ -209,9 +208,9 @@ impl Connection {
         let known = Method::ALL.iter().filter(|m| announced.contains(m.name())).map(|m| (*m, true)).collect();
         Arc::new(Session {
             number: self.stats.connects.load(Ordering::Relaxed) + 1,
-            version: super::pairing::tidy(&hello.server.version),
+            version: super::records::tidy(&hello.server.version),
             protocol: hello.protocol,
-            boot_id: hello.server.boot_id.as_deref().map(super::pairing::tidy),
+            boot_id: hello.server.boot_id.as_deref().map(super::records::tidy),
             known: Mutex::new(known),
         })
     }
@@ -276,7 +275,7 @@ impl Connection {
                 if name == "shutdown" && frames::announces_restart(&payload) {
                     self.restarting_until = Some(Instant::now() + RESTART);
                 }
-                if let Some(notice) = super::pairing::notice(&name, &payload) {
+                if let Some(notice) = super::records::notice(&name, &payload) {
                     self.tell(notice);
                 }
             }
@@ -366,107 +365,9 @@ fn with_jitter(delay: Duration) -> Duration {
     delay * (384 + u32::from(byte[0])) / 512
 }
 
-async fn send(socket: &mut Socket, text: String) -> Result<(), Down> {
-    match timeout(SEND, socket.send(Message::text(text))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(e)) => Err(Down::Lost(e.to_string())),
-        Err(_) => Err(Down::Mute),
-    }
-}
-
-async fn text(socket: &mut Socket) -> Result<tungstenite::Utf8Bytes, Down> {
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Text(text))) => return Ok(text),
-            Some(Ok(Message::Close(frame))) => return Err(closed(frame.as_ref())),
-            Some(Ok(_)) => {}
-            Some(Err(e)) => return Err(Down::Lost(e.to_string())),
-            None => return Err(closed(None)),
-        }
-    }
-}
-
-async fn read_challenge(socket: &mut Socket) -> Result<Challenge, Down> {
-    let text = text(socket).await?;
-    let frame: Incoming<'_> =
-        serde_json::from_str(&text).map_err(|e| Down::Lost(format!("unreadable first frame: {e}")))?;
-    match (frame.event.as_deref(), frame.payload) {
-        (Some("connect.challenge"), Some(payload)) => {
-            serde_json::from_str(payload.get()).map_err(|e| Down::Lost(format!("unreadable challenge: {e}")))
-        }
-        _ => Err(Down::Lost("the peer is no gateway: its first frame is no challenge".to_owned())),
-    }
-}
-
-/// The answer to request `id`; events before it are passed over.
-async fn answer(socket: &mut Socket, id: &str) -> Result<Result<String, RpcError>, Down> {
-    loop {
-        let text = text(socket).await?;
-        let Ok(frame) = serde_json::from_str::<Incoming<'_>>(&text) else { continue };
-        if frame.kind == Tag::Res && frame.id.as_deref() == Some(id) {
-            return match (frame.ok, frame.payload, frame.error) {
-                (true, Some(payload), _) => Ok(Ok(payload.get().to_owned())),
-                (false, _, Some(error)) => Ok(Err(error)),
-                _ => Err(Down::Lost("an answer without content".to_owned())),
-            };
-        }
-    }
-}
-
-/// What a close means: codes as observed on 2026.4.9 to 2026.9.6.
-fn closed(frame: Option<&CloseFrame>) -> Down {
-    match frame.map(|f| u16::from(f.code)) {
-        Some(1012 | 1013) => Down::Starting,
-        Some(code) => Down::Lost(format!("closed by the gateway with {code} {}", frame.map_or("", |f| &f.reason))),
-        None => Down::Lost("closed without a word".to_owned()),
-    }
-}
-
-fn refused(error: &RpcError) -> Down {
-    if error.is_starting() {
-        return Down::Starting;
-    }
-    let code = error.fine_code().to_owned();
-    let remedy = match code.as_str() {
-        "AUTH_TOKEN_MISMATCH" | "AUTH_PASSWORD_MISMATCH" | "AUTH_UNAUTHORIZED" => {
-            "The token the sidecar holds is not the one the gateway runs with: point gateway.config_path or \
-             gateway.token_file at the current one. A changed file is picked up within seconds."
-        }
-        "AUTH_TOKEN_MISSING" => "Give the sidecar the gateway's token: gateway.config_path, token_file or token.",
-        "AUTH_RATE_LIMITED" => "Wait five minutes; then make sure that only the right token is used.",
-        "PROTOCOL_MISMATCH" => "This gateway speaks another protocol: update the sidecar.",
-        "PAIRING_REQUIRED" | "NOT_PAIRED" | "DEVICE_IDENTITY_REQUIRED" => {
-            "The gateway does not take the sidecar for a local client. It must be reached on loopback, without a proxy \
-             between; remove <state_dir>/identity.pk8 if that identity was paired with fewer scopes."
-        }
-        _ => "See the gateway's log for the line that starts with `closed before connect`.",
-    };
-    let summary = format!("the gateway refuses the sidecar: {}", super::pairing::tidy(&error.message));
-    Down::Unauthorized(Refusal { code, summary, remedy: remedy.to_owned() })
-}
-
-fn stripped() -> Down {
-    Down::Unauthorized(Refusal {
-        code: "missing_scope".to_owned(),
-        summary: "the gateway let the sidecar in, but without the scope operator.admin".to_owned(),
-        remedy: "The gateway must see the sidecar as a local backend: on loopback, token or password auth, no proxy \
-                 between. With auth mode trusted-proxy, also set gateway.auth.password."
-            .to_owned(),
-    })
-}
-
-fn no_token(why: &str) -> Refusal {
-    Refusal {
-        code: "no_token".to_owned(),
-        summary: format!("the sidecar found no token for the gateway: {why}"),
-        remedy: "Set gateway.config_path to the gateway's openclaw.json (readable by the sidecar), or \
-                 gateway.token_file, or OPENCLAW_SIDECAR_GATEWAY_TOKEN."
-            .to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Refusal;
     use super::*;
 
     #[test]
@@ -480,13 +381,5 @@ mod tests {
         for _ in 0..50 {
             assert!((Duration::from_secs(6)..=Duration::from_secs(10)).contains(&with_jitter(delay)));
         }
-    }
-
-    #[test]
-    fn close_codes_tell_a_restart_from_a_loss() {
-        let frame = |code: u16| CloseFrame { code: code.into(), reason: "why".into() };
-        assert_eq!(closed(Some(&frame(1012))), Down::Starting);
-        assert_eq!(closed(Some(&frame(1013))), Down::Starting);
-        assert_eq!(closed(Some(&frame(4001))), Down::Lost("closed by the gateway with 4001 why".into()));
     }
 }

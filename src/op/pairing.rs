@@ -6,6 +6,7 @@ pub mod expect;
 mod approve;
 mod change;
 mod observe;
+mod resolve;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,14 +21,15 @@ use crate::audit::chain::Entry;
 use crate::audit::{Audit, Durable};
 use crate::clock::UnixMs;
 use crate::files;
-use crate::gateway::pairing::Lists;
+use crate::gateway::records::Lists;
 use crate::gateway::{CallError, Gateway};
 use crate::op::{Caller, Refused};
 use crate::state::{Kind, Pending, Severity, State};
 use book::{Book, Credit, Happened};
 
-pub use approve::{Approval, ApproveCommand, Target};
+pub use approve::{Approval, ApproveCommand};
 pub use change::{ChangeCommand, Changed};
+pub use resolve::Target;
 
 const MAX_CREDITS_FILE: u64 = 1024 * 1024;
 

@@ -13,8 +13,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Pairings;
-use super::book::Fate;
 use super::expect::Expect;
+use super::resolve::{Found, Target, resolve};
 use crate::clock::UnixMs;
 use crate::gateway::{CallError, Method};
 use crate::op::{Caller, Patience, Refused};
@@ -25,41 +25,6 @@ const ROUNDS: u32 = 8;
 
 /// How often the gateway is asked whether a device connected, while a caller waits for it.
 const ASK_CONNECTED: Duration = Duration::from_millis(500);
-
-/// Which request is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The request with this id.
-    Request(Kind, String),
-    /// Whatever this device asks for now.
-    Device(String),
-    /// The only device request that waits, if there is exactly one (that is within the expectation).
-    OnlyPending,
-    /// A messenger request, by channel, account and id.
-    Channel {
-        /// E.g. `telegram`.
-        channel: String,
-        /// The channel's account; `None` where it has only one.
-        account: Option<String>,
-        /// The gateway's id of the request.
-        request_id: String,
-    },
-    /// A messenger request by the code its sender was shown; no RPC takes it.
-    ChannelCode,
-}
-
-impl Target {
-    fn describe(&self) -> String {
-        match self {
-            Self::Request(Kind::Node, id) => format!("node request:{id}"),
-            Self::Request(_, id) => format!("device request:{id}"),
-            Self::Device(id) => format!("device:{id}"),
-            Self::OnlyPending => "device request:only_pending".to_owned(),
-            Self::Channel { channel, request_id, .. } => format!("channel {channel} request:{request_id}"),
-            Self::ChannelCode => "channel request by code".to_owned(),
-        }
-    }
-}
 
 /// The whole wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,13 +48,6 @@ pub struct Approval {
     pub device: Option<Approved>,
     /// Whether the device is connected, if the caller wanted to wait for it.
     pub connected: Option<bool>,
-}
-
-/// What resolving a target finds.
-#[derive(Debug)]
-enum Found {
-    Waiting(Pending),
-    Already(Approved),
 }
 
 /// One round's result.
@@ -152,7 +110,7 @@ impl Pairings {
                 Round::Again => fresh = true,
             }
         }
-        Err(match self.resolve(&command.target, &command.expect) {
+        Err(match resolve(&self.book(), &command.target, &command.expect) {
             Ok(Found::Waiting(now)) => {
                 let what = "the device keeps asking anew; approve it by device_id with an expectation";
                 Refused::Superseded(what.to_owned(), Box::new(now))
@@ -169,10 +127,10 @@ impl Pairings {
         fresh: bool,
         deadline: Instant,
     ) -> Result<Round, Refused> {
-        let mut found = if fresh { None } else { self.resolve(&command.target, &command.expect).ok() };
+        let mut found = if fresh { None } else { resolve(&self.book(), &command.target, &command.expect).ok() };
         if found.is_none() {
             self.refresh_for(&command.target, deadline).await?;
-            found = Some(self.resolve(&command.target, &command.expect)?);
+            found = Some(resolve(&self.book(), &command.target, &command.expect)?);
         }
         let request = match found {
             Some(Found::Waiting(request)) => request,
@@ -335,15 +293,6 @@ impl Pairings {
         }
     }
 
-    fn resolve(&self, target: &Target, expect: &Expect) -> Result<Found, Refused> {
-        let book = self.book();
-        match target {
-            Target::Request(kind, id) => resolve_request(&book, *kind, id, expect),
-            Target::Device(id) => resolve_device(&book, Kind::Device, id),
-            _ => only_pending(&book.all_pending(Kind::Device), expect).map(Found::Waiting),
-        }
-    }
-
     async fn wait_connected(&self, device_id: &str, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.state.watch();
@@ -370,58 +319,6 @@ impl Pairings {
     }
 }
 
-fn resolve_request(book: &super::book::Book, kind: Kind, request_id: &str, expect: &Expect) -> Result<Found, Refused> {
-    if let Some(request) = book.pending(kind, request_id) {
-        return Ok(Found::Waiting(request.clone()));
-    }
-    let Some((fate, device_id)) = book.fate(kind, request_id) else {
-        return Err(Refused::NoPendingRequest(format!("no request {request_id} waits")));
-    };
-    match fate {
-        Fate::Superseded(_) => match book.pending_of(kind, &device_id) {
-            // The caller said what is acceptable, so the device's new request may stand in for the old one.
-            Some(newer) if !expect.is_empty() => Ok(Found::Waiting(newer.clone())),
-            Some(newer) => {
-                let what = "the device asked again, for something else".to_owned();
-                Err(Refused::Superseded(what, Box::new(newer.clone())))
-            }
-            None => resolve_device(book, kind, &device_id),
-        },
-        Fate::Approved => resolve_device(book, kind, &device_id),
-        Fate::Expired => Err(Refused::Expired("the request waited more than five minutes and lapsed".to_owned())),
-        Fate::Rejected => Err(Refused::NoPendingRequest("the request was rejected".to_owned())),
-        Fate::Withdrawn => Err(Refused::NoPendingRequest("the request is gone from the gateway".to_owned())),
-    }
-}
-
-fn resolve_device(book: &super::book::Book, kind: Kind, device_id: &str) -> Result<Found, Refused> {
-    if let Some(request) = book.pending_of(kind, device_id) {
-        return Ok(Found::Waiting(request.clone()));
-    }
-    if let Some(device) = book.approved(kind, device_id) {
-        return Ok(Found::Already(device.clone()));
-    }
-    Err(match book.last_fate_of(kind, device_id) {
-        Some(Fate::Expired) => Refused::Expired("the device's request lapsed; it has to try again".to_owned()),
-        _ => Refused::NoPendingRequest("this device waits for nothing and is not paired".to_owned()),
-    })
-}
-
-/// The safe form of "the latest": exactly one request, or none.
-fn only_pending(waiting: &[Pending], expect: &Expect) -> Result<Pending, Refused> {
-    match waiting {
-        [] => Err(Refused::NoPendingRequest("no device request waits".to_owned())),
-        [one] => Ok(one.clone()),
-        many => {
-            let fitting: Vec<&Pending> = many.iter().filter(|p| expect.check(p).is_ok()).collect();
-            match fitting[..] {
-                [one] if !expect.is_empty() => Ok(one.clone()),
-                _ => Err(Refused::Ambiguous(many.to_vec())),
-            }
-        }
-    }
-}
-
 /// A device that is paired already: fine, unless it holds more than the caller expects.
 fn already(device: Approved, expect: &Expect) -> Result<Approval, Refused> {
     expect.check_record(&device).map_err(|what| {
@@ -433,41 +330,4 @@ fn already(device: Approved, expect: &Expect) -> Result<Approval, Refused> {
 fn granted(approval: &Approval) -> String {
     let device = approval.device.as_ref();
     device.map_or_else(String::new, |d| format!("{} {} [{}]", d.device_id, d.role, d.scopes.join(",")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn waiting(id: &str, scopes: &[&str]) -> Pending {
-        Pending {
-            kind: Kind::Device,
-            request_id: id.into(),
-            device_id: format!("device-of-{id}"),
-            label: String::new(),
-            client_id: String::new(),
-            platform: String::new(),
-            role: "operator".into(),
-            scopes: scopes.iter().map(|s| (*s).into()).collect(),
-            commands: Vec::new(),
-            remote_ip: String::new(),
-            is_upgrade: false,
-            requested_at: UnixMs(1),
-            expires_at: None,
-            channel: String::new(),
-            account: String::new(),
-        }
-    }
-
-    #[test]
-    fn only_pending_acts_on_exactly_one() {
-        let (read, admin) = (waiting("r", &["operator.read"]), waiting("a", &["operator.admin"]));
-        let any = Expect::default();
-        let narrow = Expect { max_scopes: Some(vec!["operator.read".into()]), ..Expect::default() };
-        assert_eq!(only_pending(&[], &any).unwrap_err().code(), "no_pending_request");
-        assert_eq!(only_pending(&[admin.clone()], &any).unwrap().request_id, "a");
-        assert_eq!(only_pending(&[read.clone(), admin.clone()], &any).unwrap_err().code(), "ambiguous");
-        assert_eq!(only_pending(&[read.clone(), admin], &narrow).unwrap().request_id, "r");
-        assert_eq!(only_pending(&[read.clone(), read], &narrow).unwrap_err().code(), "ambiguous");
-    }
 }

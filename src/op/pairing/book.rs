@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::clock::UnixMs;
-use crate::gateway::pairing::Lists;
+use crate::gateway::records::Lists;
 use crate::state::{Approved, Kind, OutOfBand, Pairing, Pending};
 
 /// Fates remembered.
