@@ -1,7 +1,7 @@
 # `make` shows what there is to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt gateways tools
+.PHONY: help demo test bench lint fmt gateways compat tools
 
 GATEWAYS := 2026.9.6 2026.6.11 2026.4.9
 # In CI the dependencies are exactly those of Cargo.lock, and one failed test does not hide the others.
@@ -23,6 +23,10 @@ test: tools gateways ## every test, most of them against real gateways (first ru
 	else \
 		cargo test $(LOCKED) $(NO_FAIL_FAST); \
 	fi
+	@cargo run --quiet $(LOCKED) --example compat -- --check
+
+compat: ## rewrite the README's table of versions from what the last tests saw
+	@cargo run --quiet $(LOCKED) --example compat -- --write
 
 bench: tools gateways ## what an approval costs: the sidecar, a bare RPC, the gateway's own command line
 	@cargo build --release --quiet $(LOCKED) --bin openclaw-sidecar --example bench
