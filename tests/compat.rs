@@ -89,7 +89,9 @@ fn cell(version: &str, source: &str, scenario: Option<&str>) -> io::Result<&'sta
     match fs::read_to_string(&path) {
         Ok(word) if word == "works" => Ok("yes"),
         Ok(_) => Ok("no: 501"),
-        Err(e) => Err(io::Error::new(e.kind(), format!("no record of {scenario:?} on {version}; run the tests first: {e}"))),
+        Err(e) => {
+            Err(io::Error::new(e.kind(), format!("no record of {scenario:?} on {version}; run the tests first: {e}")))
+        }
     }
 }
 

@@ -42,7 +42,9 @@ pub async fn run(lab: &mut Lab, report: &mut Report) -> anyhow::Result<()> {
     let idle = process.memory()?.rss;
     process.forget_peak()?;
 
-    let prober = Prober::start(sidecar.client());
+    let control_plane = sidecar.client();
+    get(&control_plane, "/v1/state").await?;
+    let prober = Prober::start(control_plane);
     let clock = Instant::now();
     let step = CONNECTIONS.min(file_limit()?.saturating_sub(SPARE_FILES));
     let (mut done, mut served, mut refused) = (0, 0, 0);
@@ -69,11 +71,12 @@ pub async fn run(lab: &mut Lab, report: &mut Report) -> anyhow::Result<()> {
         )
         .beside(format!("of {}", probes.wall.len())),
         Line::info("/livez: p50 / slowest", format!("{} / {}", probes.wall.time(50), probes.wall.time(100)), ""),
-        Line::info(
-            "GET /v1/state of the control plane meanwhile: failures",
-            probes.state_failed,
-            format!("of {}", probes.wall.len()),
-        ),
+        Line::at_most(
+            "/v1/state on the control plane's connection: failures",
+            Figure::count(probes.state_failed),
+            Figure::Count(0.0),
+        )
+        .beside(format!("of {}", probes.wall.len())),
         Line::info("of the TLS half: answered / turned away", format!("{served} / {refused}"), ""),
     ];
     let held = if step < CONNECTIONS { format!(", {step} held at a time") } else { String::new() };

@@ -129,7 +129,12 @@ fn respond<B>(request: &Request<B>, answer: &Answer) -> Response<Full<Bytes>> {
         return refused;
     }
     let body = match &answer.value {
-        Some(value) => Bytes::from(serde_json::to_vec(value).unwrap_or_default()),
+        Some(value) => {
+            let mut text = Vec::with_capacity(answer.body.len());
+            // Writing to memory does not fail.
+            let _ = serde_json::to_writer(&mut text, value);
+            text.into()
+        }
         None => answer.body.clone(),
     };
     let mut response = Response::new(Full::new(body));

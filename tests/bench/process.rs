@@ -1,13 +1,13 @@
 //! What a process costs, read from `/proc`.
 
 use std::{
+    collections::HashMap,
+    ffi::OsString,
     fs::{self, File},
     io::Write as _,
 };
 
 use anyhow::Context;
-
-use crate::stats::float;
 
 /// A running process.
 #[derive(Clone, Copy)]
@@ -21,18 +21,21 @@ pub struct Memory {
 }
 
 impl Process {
-    /// CPU time of all its threads so far, in nanoseconds.
-    pub fn cpu_ns(self) -> anyhow::Result<f64> {
-        let first = |text: String| text.split_whitespace().next().and_then(|field| field.parse().ok());
-        Ok(float(self.per_thread("schedstat", first)?))
-    }
-
-    pub fn voluntary_switches(self) -> anyhow::Result<u64> {
-        self.per_thread("status", |text| number_after(&text, "voluntary_ctxt_switches:"))
-    }
-
-    pub fn threads(self) -> anyhow::Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/task", self.0))?.count())
+    /// What its threads have done so far.
+    pub fn threads(self) -> anyhow::Result<Threads> {
+        let mut all = HashMap::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", self.0)).context("the process is gone")?.flatten() {
+            let read = |file: &str| fs::read_to_string(thread.path().join(file)).ok();
+            // A thread may end while it is looked at.
+            let (Some(schedule), Some(status)) = (read("schedstat"), read("status")) else { continue };
+            let cpu_ns = schedule.split_whitespace().next().and_then(|field| field.parse().ok());
+            let work = Work {
+                cpu_ns: cpu_ns.context("odd schedstat")?,
+                switches: number_after(&status, "voluntary_ctxt_switches:").context("odd status")?,
+            };
+            all.insert(thread.file_name(), work);
+        }
+        Ok(Threads(all))
     }
 
     pub fn memory(self) -> anyhow::Result<Memory> {
@@ -52,12 +55,38 @@ impl Process {
         let mut file = File::options().write(true).open(format!("/proc/{}/clear_refs", self.0))?;
         Ok(file.write_all(b"5")?)
     }
+}
 
-    fn per_thread(self, file: &str, number: impl Fn(String) -> Option<u64>) -> anyhow::Result<u64> {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).context("the process is gone")?;
-        // A thread may end while it is counted.
-        let texts = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join(file)).ok());
-        Ok(texts.filter_map(number).sum())
+/// What was done by a thread, or by several.
+#[derive(Clone, Copy, Default)]
+pub struct Work {
+    pub cpu_ns: u64,
+    /// Voluntary context switches: how often it went to sleep.
+    pub switches: u64,
+}
+
+impl Work {
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { cpu_ns: self.cpu_ns + other.cpu_ns, switches: self.switches + other.switches }
+    }
+}
+
+/// Every thread's work at one moment.
+pub struct Threads(HashMap<OsString, Work>);
+
+impl Threads {
+    /// What was done since `before`, except by threads that ended meanwhile.
+    pub fn since(&self, before: &Self) -> Work {
+        let done = self.0.iter().map(|(thread, now)| {
+            let then = before.0.get(thread).copied().unwrap_or_default();
+            Work { cpu_ns: now.cpu_ns - then.cpu_ns, switches: now.switches - then.switches }
+        });
+        done.fold(Work::default(), Work::plus)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 }
 

@@ -9,6 +9,8 @@ mod deadlines;
 #[path = "framing/tls.rs"]
 mod tls;
 
+pub use tls::client_hello;
+
 use std::time::{Duration, Instant};
 
 use super::auth_matrix::scene::Scene;

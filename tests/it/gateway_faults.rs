@@ -1,7 +1,7 @@
 //! A gateway that misbehaves: calls get a typed answer in time, the API stays quick, and all heals by itself.
 
 #[path = "gateway_faults/check.rs"]
-mod check;
+pub mod check;
 #[path = "gateway_faults/garbage.rs"]
 mod garbage;
 #[path = "gateway_faults/losses.rs"]

@@ -131,6 +131,8 @@ async fn lost_events_are_made_up_for_by_the_next_look() -> anyhow::Result<()> {
 async fn a_hole_in_the_numbering_is_looked_into_at_once() -> anyhow::Result<()> {
     for version in [Version::V2026_4_9, Version::V2026_9_6] {
         let rig = Rig::start(version).await?;
+        // A hole is seen between two events; this is the first.
+        rig.raise(&DeviceSpec::browser()).await?;
         // By its timer alone it would look every five seconds: four times in a row is no accident.
         for _ in 0..4 {
             rig.fake.drop_events(Times::Next(1));

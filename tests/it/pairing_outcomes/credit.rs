@@ -92,20 +92,58 @@ async fn approvers_are_known_after_the_daemon_was_stopped_or_killed() -> anyhow:
     rig.paired(&theirs.device_id, |one| one["approved_by"] == "out_of_band").await?;
     rig.out_of_band_record(&theirs.device_id).await?;
     rig.sidecar.kill().await?;
+    let mut late: Vec<String> = Vec::new();
     for end in ["stop", "kill", "stop"] {
         let rig = Rig::of(fake.clone(), builder.clone()).await?;
         rig.ready(SOON).await?;
         rig.paired(&ours.device_id, |one| one["approved_by"] == "control").await?;
         rig.paired(&theirs.device_id, |one| one["approved_by"] == "out_of_band").await?;
         assert_eq!(rig.out_of_band_records(&theirs.device_id).await?, 1, "noticed once, not again");
-        let late = DeviceSpec::browser();
-        rig.raise(&late).await?;
-        outcome(&rig.approve(by_device(&late.device_id)).await?, "approved");
-        rig.paired(&late.device_id, |one| one["approved_by"] == "control").await?;
+        for device in &late {
+            let listed = rig.paired(device, |_| true).await?;
+            assert_eq!(listed["approved_by"], "control", "before {end}");
+        }
+        let spec = DeviceSpec::browser();
+        rig.raise(&spec).await?;
+        outcome(&rig.approve(by_device(&spec.device_id)).await?, "approved");
+        late.push(spec.device_id);
+        // Right after the answer.
         match end {
             "stop" => drop(rig.sidecar.stop().await?),
             _ => rig.sidecar.kill().await?,
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_approvals_at_once_are_all_remembered() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fake = Fake::start(Version::V2026_9_6).await;
+    let builder = Sidecar::builder().gateway(fake.port(), &fake.token()).state_dir(directory.path());
+    let rig = Rig::of(fake.clone(), builder.clone()).await?;
+    rig.ready(SOON).await?;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (client, spec) = (rig.client.clone(), DeviceSpec::browser());
+        fake.raise(&spec);
+        calls.spawn(async move {
+            let reply = client.post("/v1/pairing/approve", &by_device(&spec.device_id)).await?;
+            outcome(&reply, "approved");
+            anyhow::Ok(spec.device_id)
+        });
+    }
+    let mut devices = Vec::new();
+    while let Some(done) = calls.join_next().await {
+        devices.push(done??);
+    }
+    assert_eq!(rig.state().await?["findings"], serde_json::json!([]), "everything could be written");
+    rig.sidecar.stop().await?;
+    let rig = Rig::of(fake, builder).await?;
+    rig.ready(SOON).await?;
+    for device in devices {
+        let listed = rig.paired(&device, |_| true).await?;
+        assert_eq!(listed["approved_by"], "control", "{listed}");
     }
     Ok(())
 }
