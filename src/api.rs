@@ -59,7 +59,7 @@ pub struct Context {
     /// The credentials, for what is wrong with them.
     pub auth: Auth,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// This process.
     pub about: About,
 }

@@ -205,13 +205,16 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        for k in (1..OLD_SEGMENTS).rev() {
-            let (from, to) = (old_segment(&self.dir, k), old_segment(&self.dir, k + 1));
-            if from.exists() {
-                files::rename(&from, &to)?;
+        // A rotation that failed half-way left no current file: then the older ones were moved already.
+        if current_segment(&self.dir).exists() {
+            for k in (1..OLD_SEGMENTS).rev() {
+                let (from, to) = (old_segment(&self.dir, k), old_segment(&self.dir, k + 1));
+                if from.exists() {
+                    files::rename(&from, &to)?;
+                }
             }
+            files::rename(&current_segment(&self.dir), &old_segment(&self.dir, 1))?;
         }
-        files::rename(&current_segment(&self.dir), &old_segment(&self.dir, 1))?;
         self.file = files::open_append(&current_segment(&self.dir))?;
         self.length = 0;
         files::sync_parent(&current_segment(&self.dir))

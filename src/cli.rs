@@ -120,7 +120,7 @@ enum ConfigCommand {
 }
 
 /// Parses the command line and does what it says.
-pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: Env) -> ExitCode {
+pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -129,15 +129,19 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: Env) -> ExitCod
         }
     };
     let file = cli.config.or_else(|| env.get("OPENCLAW_SIDECAR_CONFIG").map(PathBuf::from));
-    let load = || Config::load(file.as_deref(), &env);
+    let load = || Config::load(file.as_deref(), env);
+    let load_to_run = || Config::load_for(file.as_deref(), env, daemon::faults);
     ExitCode::from(match cli.command {
-        Command::Run => with_config(load(), |config| run(config, env)),
+        Command::Run => with_config(load_to_run(), |config| run(config, env.clone())),
         Command::Status(args) => with_config(load(), |config| status(&config, &args)),
         Command::Pairing(command) => with_config(load(), |config| pairing::run(&config, command)),
         Command::Token(command) => token(command),
         Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => verify(&dir),
         Command::Audit(AuditCommand::Verify { dir: None }) => with_config(load(), |config| verify(&config.state_dir)),
-        Command::Config(ConfigCommand::Check) => with_config(load(), |config| check(&config)),
+        Command::Config(ConfigCommand::Check) => with_config(load_to_run(), |_| {
+            out("ok\n");
+            exit::OK
+        }),
         Command::Config(ConfigCommand::Init) => {
             out(&keys::example());
             exit::OK
@@ -289,19 +293,6 @@ fn verify(dir: &std::path::Path) -> u8 {
         Err(e) => {
             err(&e.to_string());
             exit::UNAVAILABLE
-        }
-    }
-}
-
-fn check(config: &Config) -> u8 {
-    match crate::auth::Auth::load(&config.auth) {
-        Ok(_) => {
-            out("ok\n");
-            exit::OK
-        }
-        Err(why) => {
-            err(&why);
-            exit::CONFIG
         }
     }
 }

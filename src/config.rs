@@ -159,12 +159,22 @@ impl Config {
     /// # Errors
     /// All faults at once, each with its key.
     pub fn load(file: Option<&Path>, env: &Env) -> Result<Self, Faults> {
+        Self::load_for(file, env, |_| Vec::new())
+    }
+
+    /// As [`Config::load`], with the faults that `more` finds in what could be read: all of them at once.
+    ///
+    /// # Errors
+    /// All faults at once, each with its key.
+    pub fn load_for(file: Option<&Path>, env: &Env, more: impl FnOnce(&Self) -> Vec<Fault>) -> Result<Self, Faults> {
         let text = match file {
             Some(path) => read_file(path)?,
             None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
             None => String::new(),
         };
-        Self::parse(&text, env)
+        let (config, mut faults) = Self::read(&text, env);
+        faults.extend(more(&config));
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
     }
 
     /// As [`Config::load`], from text.
@@ -172,6 +182,12 @@ impl Config {
     /// # Errors
     /// All faults at once, each with its key.
     pub fn parse(text: &str, env: &Env) -> Result<Self, Faults> {
+        let (config, faults) = Self::read(text, env);
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    /// What could be read, and everything wrong with it.
+    fn read(text: &str, env: &Env) -> (Self, Vec<Fault>) {
         let mut faults = Vec::new();
         let mut values = BTreeMap::new();
         match text.parse::<toml::Table>() {
@@ -190,7 +206,7 @@ impl Config {
         faults.extend(values.into_keys().map(|name| unknown_key(&name)));
         faults.extend(unknown_variables(env));
         faults.extend(config.contradictions());
-        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+        (config, faults)
     }
 
     fn contradictions(&self) -> Vec<Fault> {
@@ -281,7 +297,8 @@ fn unknown_variables(env: &Env) -> Vec<Fault> {
         .collect()
 }
 
-fn fault(key: &str, what: &str) -> Fault {
+/// One fault.
+pub fn fault(key: &str, what: &str) -> Fault {
     Fault { key: key.to_owned(), what: what.to_owned() }
 }
 

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{About, Context};
 use crate::audit::Audit;
 use crate::auth::Auth;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Fault, fault};
 use crate::files;
 use crate::gateway::connection;
 use crate::gateway::identity::Identity;
@@ -48,6 +48,15 @@ pub enum Failure {
     Unavailable(String),
 }
 
+/// What would keep the daemon from starting, beyond the form of its configuration: nobody could call, or a given
+/// certificate cannot be used.
+pub fn faults(config: &Config) -> Vec<Fault> {
+    let auth = Auth::load(&config.auth).err().map(|why| fault("auth", &why));
+    let given = config.tls.cert_file.is_some() && config.tls.key_file.is_some();
+    let certificate = given.then(|| Certificate::load(&config.tls, &config.state_dir).err()).flatten();
+    auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).collect()
+}
+
 /// Runs the daemon until `stop` resolves, then stops in order: no new connections, requests under way finish, the
 /// gateway's session closes, the audit is durable.
 ///
@@ -60,7 +69,11 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
     })?;
     let _lock = lock(&config.state_dir)?;
     let in_state = |name: &str| config.state_dir.join(name);
-    let unusable = |e: std::io::Error| Failure::Unavailable(e.to_string());
+    // A damaged file stays damaged; a failing disk may recover.
+    let unusable = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::Other => Failure::Config(e.to_string()),
+        _ => Failure::Unavailable(e.to_string()),
+    };
 
     let certificate = Arc::new(Certificate::load(&config.tls, &config.state_dir).map_err(Failure::Config)?);
     let identity = Identity::load_or_create(&in_state("identity.pk8")).map_err(unusable)?;
@@ -77,43 +90,51 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
         certificate_sha256: if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() },
     };
     announce(&about);
+    let metrics = Arc::new(Metrics::default());
     let context = Context {
         state: state.clone(),
         gateway,
         pairings: pairings.clone(),
         audit,
         auth: auth.clone(),
-        metrics: Metrics::default(),
+        metrics: metrics.clone(),
         about,
     };
     let stopping = CancellationToken::new();
     let shared = Arc::new(Shared {
         context: Arc::new(context),
         auth: auth.clone(),
-        connections: Connections::new(config.max_connections),
+        connections: Connections::new(config.max_connections, &metrics),
         streams: Arc::new(Semaphore::new(config.max_connections / 4)),
         host_names: host_names(&config, &certificate),
+        tasks: TaskTracker::new(),
         stop: stopping.clone(),
     });
-
-    let tasks = TaskTracker::new();
     let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     for bound in listeners {
-        tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
+        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
     }
-    tasks.spawn(connection.run(stopping.clone()));
-    tasks.spawn(pairings.observe(notices, stopping.clone()));
-    tasks.spawn(keep_fresh(auth, certificate, state, stopping.clone()));
-    tasks.close();
+    // What calls under way still need ends after them.
+    let (core, last) = (TaskTracker::new(), CancellationToken::new());
+    core.spawn(connection.run(last.clone()));
+    core.spawn(pairings.observe(notices, last.clone()));
+    core.spawn(keep_fresh(auth, certificate, state, last.clone()));
 
     stop.await;
     tracing::info!("stopping");
     stopping.cancel();
-    if timeout(DRAIN, tasks.wait()).await.is_err() {
-        tracing::warn!("some tasks did not stop in time");
-    }
+    drained(&shared.tasks, "calls under way").await;
+    last.cancel();
+    drained(&core, "the gateway's session").await;
     Ok(())
+}
+
+async fn drained(tasks: &TaskTracker, what: &str) {
+    tasks.close();
+    if timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!(what, "not finished in time, cut off");
+    }
 }
 
 /// Two daemons on one state directory would break each other's audit.
@@ -137,7 +158,7 @@ async fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
     }
     if let Some(path) = &config.listen.unix {
         match listen::unix(path) {
-            Ok(listener) => bound.push(Bound::Unix(listener, path.clone())),
+            Ok(listener) => bound.push(listener),
             Err(e) if bound.is_empty() => return Err(Failure::Unavailable(format!("listen.unix: {e}"))),
             Err(e) => {
                 tracing::warn!(error = %e, "the local socket is not available");

@@ -16,6 +16,8 @@ use nix::fcntl::OFlag;
 /// # Errors
 /// `dir` is a symbolic link or no directory, belongs to another user, or cannot be created.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
+    // With a slash at its end, a link would be followed.
+    let dir: &Path = &dir.components().collect::<PathBuf>();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let found = fs::symlink_metadata(dir)?;
     if !found.is_dir() {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::Context;
 use crate::auth::Auth;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub streams: Arc<Semaphore>,
     /// Host names served, in lower case, besides IP addresses and `localhost`.
     pub host_names: HashSet<String>,
-    /// Ends streams and idle connections at shutdown.
+    /// Connections and the calls they carry, waited for at shutdown.
+    pub tasks: TaskTracker,
+    /// Ends listeners, streams and idle connections at shutdown.
     pub stop: CancellationToken,
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    openclaw_sidecar::cli::main(std::env::args_os(), openclaw_sidecar::config::process_env())
+    openclaw_sidecar::cli::main(std::env::args_os(), &openclaw_sidecar::config::process_env())
 }

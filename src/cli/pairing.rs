@@ -111,7 +111,7 @@ pub(super) fn run(config: &Config, command: Command) -> u8 {
         Command::List { json } => {
             let list = Client::new(config).and_then(|client| client.get("/v1/pairing"));
             return match list {
-                Ok(reply) if json => answer(true, &reply),
+                Ok(reply) if json || reply.status >= 400 => answer(json, &reply),
                 Ok(reply) => {
                     out(&show::pairing(&reply.body));
                     exit::OK

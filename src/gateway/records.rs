@@ -64,9 +64,10 @@ fn resolved(kind: Kind, payload: &str) -> Option<Notice> {
     Some(Notice::Resolved(kind, exact_id(&wire.request_id)?, &*wire.decision == "approved"))
 }
 
-/// Text from the gateway made safe to show: no control characters, at most 256 characters.
+/// Text from the gateway made safe to show: no control characters, none that turn or hide text, at most 256 in all.
 pub(super) fn tidy(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+    let hidden = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{61c}' | '\u{feff}');
+    text.chars().filter(|c| !c.is_control() && !hidden(*c)).take(MAX_TEXT).collect()
 }
 
 fn tidy_all(texts: &[Text]) -> Vec<String> {
@@ -318,7 +319,7 @@ mod tests {
 
     #[test]
     fn control_characters_and_length_are_cut() {
-        assert_eq!(tidy("a\u{1b}[31mb\n"), "a[31mb");
+        assert_eq!(tidy("a\u{1b}[31mb\n\u{202e}c"), "a[31mbc");
         assert_eq!(tidy(&"x".repeat(1000)).len(), 256);
         assert_eq!(exact_id("bad\nid"), None);
         assert_eq!(exact_id(""), None);

@@ -3,14 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
+/// A new connection is left alone for so long, to finish its handshake. At the cap this paces a flood: who comes next
+/// waits in the kernel's queue instead of evicting one that was about to speak.
+const GRACE: Duration = Duration::from_millis(20);
+
 /// What a connection is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
+    /// Its TLS handshake is not complete.
+    Fresh,
     /// It never showed a valid credential.
     Unproven,
     /// It did, and waits for its next request.
@@ -24,6 +34,8 @@ pub enum Use {
 pub struct Connections {
     max: usize,
     slots: Arc<Mutex<Slots>>,
+    open: Gauge,
+    evicted: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +47,7 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     used: Use,
+    since: Instant,
     evict: CancellationToken,
 }
 
@@ -47,27 +60,34 @@ pub struct Permit {
 }
 
 impl Connections {
-    /// A table for at most `max` connections.
-    pub fn new(max: usize) -> Self {
-        Self { max, slots: Arc::default() }
+    /// A table for at most `max` connections, counted in `metrics`.
+    pub fn new(max: usize, metrics: &Metrics) -> Self {
+        Self { max, slots: Arc::default(), open: metrics.connections.clone(), evicted: metrics.evicted.clone() }
     }
 
-    /// Makes a place for a new connection, evicting another at the cap; `None` when every place is busy.
-    pub fn admit(&self, metrics: &Metrics) -> Option<Permit> {
+    /// Makes a place for a new connection, evicting another at the cap.
+    ///
+    /// # Errors
+    /// When to ask again, or `None` when every place is busy.
+    pub fn admit(&self) -> Result<Permit, Option<Instant>> {
         let mut slots = self.lock();
         if slots.open.len() >= self.max {
-            let victim = slots.oldest(Use::Unproven).or_else(|| slots.oldest(Use::Idle))?;
+            let (victim, since) = slots.victim().ok_or(None)?;
+            if since.elapsed() < GRACE {
+                return Err(Some(since + GRACE));
+            }
             if let Some(slot) = slots.open.remove(&victim) {
                 slot.evict.cancel();
-                metrics.evicted.inc();
+                self.evicted.inc();
+                self.open.dec();
             }
         }
         let id = slots.next;
         slots.next += 1;
         let evicted = CancellationToken::new();
-        slots.open.insert(id, Slot { used: Use::Unproven, evict: evicted.clone() });
-        metrics.connections.set(i64::try_from(slots.open.len()).unwrap_or(i64::MAX));
-        Some(Permit { connections: self.clone(), id, evicted })
+        slots.open.insert(id, Slot { used: Use::Fresh, since: Instant::now(), evict: evicted.clone() });
+        self.open.inc();
+        Ok(Permit { connections: self.clone(), id, evicted })
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -76,9 +96,11 @@ impl Connections {
 }
 
 impl Slots {
-    /// Ids grow with age, so the first one found is the oldest.
-    fn oldest(&self, used: Use) -> Option<u64> {
-        self.open.iter().find(|(_, slot)| slot.used == used).map(|(id, _)| *id)
+    /// The oldest connection of the least worth; ids grow with age, so the first one found is the oldest.
+    fn victim(&self) -> Option<(u64, Instant)> {
+        [Use::Fresh, Use::Unproven, Use::Idle]
+            .iter()
+            .find_map(|used| self.open.iter().find(|(_, slot)| slot.used == *used).map(|(id, slot)| (*id, slot.since)))
     }
 }
 
@@ -98,7 +120,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.connections.lock().open.remove(&self.id);
+        if self.connections.lock().open.remove(&self.id).is_some() {
+            self.connections.open.dec();
+        }
     }
 }
 
@@ -107,41 +131,63 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
-    fn the_oldest_unproven_gives_way_before_any_idle_one() {
-        let (table, metrics) = (Connections::new(3), Metrics::default());
-        let idle = table.admit(&metrics).unwrap();
-        idle.set(Use::Idle);
-        let old = table.admit(&metrics).unwrap();
-        let young = table.admit(&metrics).unwrap();
-        let _new = table.admit(&metrics).unwrap();
-        assert!(old.evicted.is_cancelled() && !young.evicted.is_cancelled() && !idle.evicted.is_cancelled());
+    async fn admitted(table: &Connections) -> Option<Permit> {
+        loop {
+            match table.admit() {
+                Ok(permit) => return Some(permit),
+                Err(Some(at)) => tokio::time::sleep_until(at).await,
+                Err(None) => return None,
+            }
+        }
     }
 
-    #[test]
-    fn busy_connections_are_never_evicted() {
-        let (table, metrics) = (Connections::new(2), Metrics::default());
-        let permits = [table.admit(&metrics).unwrap(), table.admit(&metrics).unwrap()];
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_of_the_least_worth_gives_way() {
+        let table = Connections::new(3, &Metrics::default());
+        let idle = admitted(&table).await.unwrap();
+        idle.set(Use::Idle);
+        let shaken = admitted(&table).await.unwrap();
+        shaken.set(Use::Unproven);
+        let fresh = admitted(&table).await.unwrap();
+        let _new = admitted(&table).await.unwrap();
+        assert!(fresh.evicted.is_cancelled() && !shaken.evicted.is_cancelled() && !idle.evicted.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_is_left_alone_for_a_moment() {
+        let table = Connections::new(1, &Metrics::default());
+        let first = admitted(&table).await.unwrap();
+        assert!(matches!(table.admit(), Err(Some(_))) && !first.evicted.is_cancelled());
+        tokio::time::advance(GRACE).await;
+        assert!(table.admit().is_ok() && first.evicted.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_connections_are_never_evicted() {
+        let table = Connections::new(2, &Metrics::default());
+        let permits = [admitted(&table).await.unwrap(), admitted(&table).await.unwrap()];
         permits.iter().for_each(|p| p.set(Use::Busy));
-        assert!(table.admit(&metrics).is_none());
+        assert!(admitted(&table).await.is_none());
         permits[1].set(Use::Idle);
-        assert!(table.admit(&metrics).is_some());
+        assert!(admitted(&table).await.is_some());
         assert!(permits[1].evicted.is_cancelled() && !permits[0].evicted.is_cancelled());
     }
 
     proptest! {
         #[test]
         fn the_cap_holds_and_places_come_back(steps in proptest::collection::vec((0..3u8, 0..8usize), 1..200)) {
-            let (table, metrics) = (Connections::new(4), Metrics::default());
+            let metrics = Metrics::default();
+            let table = Connections::new(4, &metrics);
             let mut permits: Vec<Permit> = Vec::new();
             for (action, at) in steps {
                 match (action, at < permits.len()) {
-                    (0, _) => permits.extend(table.admit(&metrics)),
+                    (0, _) => permits.extend(table.admit().ok()),
                     (1, true) => drop(permits.remove(at)),
                     (2, true) => permits[at].set([Use::Unproven, Use::Idle, Use::Busy][at % 3]),
                     _ => {}
                 }
                 prop_assert!(table.lock().open.len() <= 4);
+                prop_assert_eq!(metrics.connections.get(), i64::try_from(table.lock().open.len()).unwrap());
             }
             permits.clear();
             prop_assert!(table.lock().open.is_empty());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,8 +38,8 @@ pub enum Bound {
     Tls(TcpListener),
     /// Plain HTTP behind a platform edge.
     Edge(TcpListener),
-    /// The local socket; its path is removed at the end.
-    Unix(UnixListener, PathBuf),
+    /// The local socket, its path, and its inode: the path is removed at the end if it is still ours.
+    Unix(UnixListener, PathBuf, u64),
 }
 
 impl Bound {
@@ -49,7 +49,7 @@ impl Bound {
         match self {
             Self::Tls(listener) => ("tls", shown(listener)),
             Self::Edge(listener) => ("edge", shown(listener)),
-            Self::Unix(_, path) => ("unix", path.display().to_string()),
+            Self::Unix(_, path, _) => ("unix", path.display().to_string()),
         }
     }
 }
@@ -66,19 +66,25 @@ pub async fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// Something else lies at the path, or the directory cannot be made.
-pub fn unix(path: &Path) -> io::Result<UnixListener> {
+pub fn unix(path: &Path) -> io::Result<Bound> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
         files::private_dir(dir).map_err(named)?;
     }
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => files::remove_if_present(path)?,
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(named(io::Error::other("another process listens there")));
+            }
+            files::remove_if_present(path)?;
+        }
         Ok(_) => return Err(named(io::Error::other("something that is no socket lies there"))),
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(named)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(named)?;
-    Ok(listener)
+    let inode = fs::symlink_metadata(path).map_err(named)?.ino();
+    Ok(Bound::Unix(listener, path.to_owned(), inode))
 }
 
 /// Accepts until `shared.stop`.
@@ -97,7 +103,9 @@ pub async fn accept(shared: Arc<Shared>, bound: Bound, tls: Option<TlsAcceptor>)
             sleep(ACCEPT_PAUSE).await;
         }
     }
-    if let Bound::Unix(_, path) = &bound {
+    if let Bound::Unix(_, path, inode) = &bound
+        && fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode)
+    {
         let _ = files::remove_if_present(path);
     }
 }
@@ -107,30 +115,45 @@ async fn accept_one(shared: &Arc<Shared>, bound: &Bound, tls: Option<&TlsAccepto
         Bound::Tls(listener) | Bound::Edge(listener) => {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let Some(permit) = shared.connections.admit(&shared.context.metrics) else { return Ok(()) };
+            let Some(permit) = admit(shared).await else { return Ok(()) };
             let shared = shared.clone();
             match (bound, tls.cloned()) {
-                (Bound::Tls(_), Some(acceptor)) => tokio::spawn(async move {
+                (Bound::Tls(_), Some(acceptor)) => shared.tasks.clone().spawn(async move {
                     if let Some(stream) = handshake(acceptor, stream, &permit).await {
+                        permit.set(Use::Unproven);
                         connection(shared, stream, permit, None).await;
                     }
                 }),
-                _ => tokio::spawn(connection(shared, stream, permit, None)),
+                _ => shared.tasks.clone().spawn(connection(shared, stream, permit, None)),
             };
         }
-        Bound::Unix(listener, _) => {
+        Bound::Unix(listener, ..) => {
             let (stream, _) = listener.accept().await?;
             // The gateway's agent can reach this path too: only root and our own user are let in.
             let uid = stream.peer_cred()?.uid();
             if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
                 return Ok(());
             }
-            let Some(permit) = shared.connections.admit(&shared.context.metrics) else { return Ok(()) };
+            let Some(permit) = admit(shared).await else { return Ok(()) };
             permit.set(Use::Idle);
-            tokio::spawn(connection(shared.clone(), stream, permit, Some(Principal::local(uid))));
+            shared.tasks.spawn(connection(shared.clone(), stream, permit, Some(Principal::local(uid))));
         }
     }
     Ok(())
+}
+
+/// A place for a new connection. At the cap this waits for a moment, and with it all that come after; `None` when
+/// every place is busy.
+async fn admit(shared: &Shared) -> Option<Permit> {
+    // Let those that were accepted before speak first.
+    tokio::task::yield_now().await;
+    loop {
+        match shared.connections.admit() {
+            Ok(permit) => return Some(permit),
+            Err(Some(at)) => sleep_until(at).await,
+            Err(None) => return None,
+        }
+    }
 }
 
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(

@@ -23,6 +23,10 @@ pub(super) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> R
     if request.uri().to_string().len() > MAX_URI {
         return Err(Problem::new("uri_too_long", format!("the URI has more than {MAX_URI} characters")));
     }
+    if request.uri().authority().is_some() {
+        // Its host would have to be checked instead of the Host header (RFC 9112 §3.2.2); only proxies need that form.
+        return Err(Problem::new("bad_request", "the request target must be a path"));
+    }
     if headers.contains_key(TRANSFER_ENCODING) {
         return Err(Problem::new("length_required", "Transfer-Encoding is not accepted"));
     }
@@ -123,6 +127,13 @@ mod tests {
         }
         assert_eq!(refused(&[GOOD[1]]), Some("bad_request"));
         assert_eq!(refused(&[GOOD[0], GOOD[0], GOOD[1]]), Some("bad_request"));
+    }
+
+    #[test]
+    fn a_target_with_its_own_host_is_refused() {
+        let request =
+            Request::builder().uri("https://evil.example/livez").header("host", "localhost").body(()).unwrap();
+        assert_eq!(screen(&request, &HashSet::new()).unwrap_err().code, "bad_request");
     }
 
     #[test]

@@ -160,7 +160,7 @@ async fn carry_out(
     let answer = if route.tier >= Tier::Dangerous {
         // A change goes on when its caller hangs up, so that its outcome is put on record.
         let context = shared.context.clone();
-        tokio::spawn(async move { handlers::answer(&context, route, call).await }).await.unwrap_or_else(|e| {
+        shared.tasks.spawn(async move { handlers::answer(&context, route, call).await }).await.unwrap_or_else(|e| {
             tracing::error!(error = %e, request_id, "a handler failed");
             Err(Problem::new("internal", "the handler failed"))
         })

@@ -86,6 +86,9 @@ async fn feed(shared: &Shared, start: StreamStart, principal: &Principal, pieces
     let mut after = start.after;
     let mut reset = start.reset;
     loop {
+        if !shared.auth.still_valid(principal) {
+            return;
+        }
         news.mark_unchanged();
         let due = if let Some(why) = reset.take() {
             Some(reset_text(state, after, why))
@@ -112,9 +115,6 @@ async fn feed(shared: &Shared, start: StreamStart, principal: &Principal, pieces
                     return;
                 }
             }
-        }
-        if !shared.auth.still_valid(principal) {
-            return;
         }
     }
 }

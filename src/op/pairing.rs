@@ -47,6 +47,8 @@ pub struct Pairings {
     credits_file: PathBuf,
     /// Asks the observer to look at the lists now.
     look: Notify,
+    /// Tells the observer that who approved what may have to be written down.
+    unkept: Notify,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +73,7 @@ impl Pairings {
             None
         };
         let book = Mutex::new(Book::with_credits(credits));
-        Ok(Self { gateway, state, audit, book, credits_file, look: Notify::new() })
+        Ok(Self { gateway, state, audit, book, credits_file, look: Notify::new(), unkept: Notify::new() })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -80,7 +82,7 @@ impl Pairings {
 
     /// Changes the book and publishes what follows from it: the view, the events, the audit of what was not ours.
     async fn update(&self, change: impl FnOnce(&mut Book) -> Vec<Happened>) {
-        let (happened, credits) = {
+        let happened = {
             let mut book = self.book();
             let happened = change(&mut book);
             let view = book.view();
@@ -93,11 +95,9 @@ impl Pairings {
                     draft.tell(name, data);
                 }
             });
-            (happened, book.changed_credits())
+            happened
         };
-        if let Some(credits) = credits {
-            self.keep(credits).await;
-        }
+        self.unkept.notify_one();
         for event in happened {
             if let Happened::OutOfBand(device) = event {
                 tracing::warn!(
@@ -125,7 +125,9 @@ impl Pairings {
         }
     }
 
-    async fn keep(&self, approved: Vec<Credit>) {
+    /// Writes down who approved what, if that changed.
+    async fn keep_credits(&self) {
+        let Some(approved) = self.book().changed_credits() else { return };
         let path = self.credits_file.clone();
         let written = tokio::task::spawn_blocking(move || {
             let text = serde_json::to_vec(&CreditsFile { version: 1, approved }).map_err(io::Error::other)?;

@@ -55,7 +55,7 @@ pub async fn run(lab: &mut Lab, report: &mut Report) -> anyhow::Result<()> {
         refused += held.iter().filter(|held| matches!(held, Held::Refused)).count();
     }
     let took = clock.elapsed();
-    let probes = prober.stop().await?;
+    let meanwhile = prober.stop().await?;
     let peak = process.peak_kib()?;
     sleep(SETTLE).await;
     let after = process.memory()?.rss;
@@ -66,22 +66,22 @@ pub async fn run(lab: &mut Lab, report: &mut Report) -> anyhow::Result<()> {
         Line::at_most_times("5 s later, reference: idle", after, idle, 2.0),
         Line::at_most(
             "/livez on new connections meanwhile: failures",
-            Figure::count(probes.failed),
+            Figure::count(meanwhile.failed),
             Figure::Count(0.0),
         )
-        .beside(format!("of {}", probes.wall.len())),
-        Line::info("/livez: p50 / slowest", format!("{} / {}", probes.wall.time(50), probes.wall.time(100)), ""),
+        .beside(format!("of {}", meanwhile.wall.len())),
+        Line::info("/livez: p50 / slowest", format!("{} / {}", meanwhile.wall.time(50), meanwhile.wall.time(100)), ""),
         Line::at_most(
             "/v1/state on the control plane's connection: failures",
-            Figure::count(probes.state_failed),
+            Figure::count(meanwhile.state_failed),
             Figure::Count(0.0),
         )
-        .beside(format!("of {}", probes.wall.len())),
+        .beside(format!("of {}", meanwhile.wall.len())),
         Line::info("of the TLS half: answered / turned away", format!("{served} / {refused}"), ""),
     ];
     let held = if step < CONNECTIONS { format!(", {step} held at a time") } else { String::new() };
     report.table(&format!("5. burst of {CONNECTIONS} connections within {:.1} s{held}", took.as_secs_f64()), &lines);
-    if let Some(error) = probes.last_error {
+    if let Some(error) = meanwhile.last_error {
         report.say(&format!("  the last failure: {error}"));
     }
     Ok(())

@@ -1,4 +1,5 @@
 //! What the bench prints, and keeps in `target/bench/latest.txt`.
+#![expect(clippy::needless_pass_by_value, reason = "what is printed is given as it is at hand: text or figures")]
 
 use std::{
     fmt::Write as _,

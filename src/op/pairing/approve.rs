@@ -50,6 +50,13 @@ pub struct Approval {
     pub connected: Option<bool>,
 }
 
+/// What stays the same while one approval is attempted.
+struct Ask<'a> {
+    expect: &'a Expect,
+    caller: &'a Caller,
+    deadline: Instant,
+}
+
 /// One round's result.
 enum Round {
     Done(Box<Approval>),
@@ -139,39 +146,37 @@ impl Pairings {
         };
         command.expect.check(&request).map_err(Refused::ExceedsExpectation)?;
         caller.check_standing()?;
-        self.send(&request, &command.expect, caller, deadline).await
+        self.send(&request, &Ask { expect: &command.expect, caller, deadline }).await
     }
 
     /// Sends the approval of `request` and judges the answer.
-    async fn send(
-        &self,
-        request: &Pending,
-        expect: &Expect,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> Result<Round, Refused> {
+    async fn send(&self, request: &Pending, ask: &Ask<'_>) -> Result<Round, Refused> {
         let before = self.book().approved(request.kind, &request.device_id).map(|a| a.approved_at);
-        self.book().sending(request, &caller.actor);
+        self.book().sending(request, &ask.caller.actor);
         let answer = match request.kind {
-            Kind::Node => self.gateway.node_approve(&request.request_id, deadline).await,
-            _ => self.gateway.device_approve(&request.request_id, deadline).await,
+            Kind::Node => self.gateway.node_approve(&request.request_id, ask.deadline).await,
+            _ => self.gateway.device_approve(&request.request_id, ask.deadline).await,
         };
         match answer {
             Ok(record) if record.device_id == request.device_id && record.kind == request.kind => {
-                self.confirm(record, request, expect, deadline).await.map(done)
+                self.confirm(record, request, ask).await.map(done)
             }
             Err(CallError::Rejected(error)) if error.is_unknown_id() => {
                 self.book().not_sent(request.kind, &request.request_id);
                 Ok(Round::Again)
             }
             // It may have taken effect, or the answer cannot be believed: the lists tell.
-            Ok(_) | Err(CallError::Lost | CallError::Malformed(_)) => {
-                self.look_what_happened(request, before, expect, deadline).await
-            }
+            Err(CallError::Lost) => self.look_what_happened(request, before, ask).await,
+            Ok(_) | Err(CallError::Malformed(_)) => match self.look_what_happened(request, before, ask).await? {
+                Round::Again => {
+                    Err(Refused::GatewayError("its answer was not about this device, and it did not let it in".into()))
+                }
+                done @ Round::Done(_) => Ok(done),
+            },
             Err(CallError::TimedOut) => Err(Refused::GatewayUnreachable { sent: true }),
             Err(CallError::Down(_)) => {
                 self.book().not_sent(request.kind, &request.request_id);
-                self.gateway.session(deadline).await?;
+                self.gateway.session(ask.deadline).await?;
                 Ok(Round::Again)
             }
             Err(error) => {
@@ -186,37 +191,28 @@ impl Pairings {
         &self,
         request: &Pending,
         before: Option<UnixMs>,
-        expect: &Expect,
-        deadline: Instant,
+        ask: &Ask<'_>,
     ) -> Result<Round, Refused> {
         let lost = |refused: Refused| match refused {
             Refused::GatewayStarting | Refused::GatewayStopped => Refused::GatewayUnreachable { sent: true },
             other => other,
         };
-        self.gateway.session(deadline).await.map_err(|down| lost(down.into()))?;
-        self.refresh(request.kind, deadline).await.map_err(|e| lost(e.into()))?;
+        self.gateway.session(ask.deadline).await.map_err(|down| lost(down.into()))?;
+        self.refresh(request.kind, ask.deadline).await.map_err(|e| lost(e.into()))?;
         let now = self.book().approved(request.kind, &request.device_id).cloned();
         match now {
-            Some(record) if Some(record.approved_at) != before => {
-                self.confirm(record, request, expect, deadline).await.map(done)
-            }
+            Some(record) if Some(record.approved_at) != before => self.confirm(record, request, ask).await.map(done),
             _ => Ok(Round::Again),
         }
     }
 
     /// Believes the gateway's record, but not beyond the expectation: what was granted too much is taken back.
-    async fn confirm(
-        &self,
-        record: Approved,
-        request: &Pending,
-        expect: &Expect,
-        deadline: Instant,
-    ) -> Result<Approval, Refused> {
-        if let Err(what) = expect.check_record(&record) {
-            return Err(self.take_back(&record, &what, deadline).await);
+    async fn confirm(&self, record: Approved, request: &Pending, ask: &Ask<'_>) -> Result<Approval, Refused> {
+        if let Err(what) = ask.expect.check_record(&record) {
+            return Err(self.take_back(&record, &what, ask.deadline).await);
         }
         let (now, id) = (UnixMs::now(), request.request_id.clone());
-        self.update(|book| book.approved_by_us(record.clone(), &id, now)).await;
+        self.update(|book| book.approved_by_us(record.clone(), &id, &ask.caller.actor, now)).await;
         let device = self.book().approved(record.kind, &record.device_id).cloned();
         Ok(Approval { already: false, request_id: id, device, connected: None })
     }
@@ -250,7 +246,7 @@ impl Pairings {
         let params = json!({ "channel": channel, "accountId": account, "requestId": request_id });
         match self.gateway.act(Method::ChannelApprove, params, deadline).await {
             Ok(()) => {
-                self.update(|book| book.resolved(Kind::Channel, request_id, true, UnixMs::now())).await;
+                self.update(|book| book.resolved(Kind::Channel, request_id, true)).await;
                 Ok(Approval { already: false, request_id: request_id.to_owned(), device: None, connected: None })
             }
             Err(CallError::Rejected(error)) if error.is_unknown_id() => {

@@ -23,8 +23,6 @@ const OURS: usize = 256;
 const CREDITS: usize = 2048;
 /// An expiry time is moved only when it moves by so much: old gateways refresh it with every retry of the device.
 const EXPIRY_STEP_MS: u64 = 30_000;
-/// A rejection that a new request of the same device follows so soon was a supersession (2026.9.6 says it that way).
-const SUPERSEDED_WITHIN_MS: u64 = 5_000;
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +84,6 @@ struct Past {
     request_id: String,
     device_id: String,
     fate: Fate,
-    at: UnixMs,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +100,8 @@ pub struct Book {
     pending: Vec<Pending>,
     approved: Vec<Approved>,
     past: VecDeque<Past>,
+    /// Rejected, but not by us: the next event or list tells whether it was a supersession (2026.9.6 says it so).
+    unsettled: Vec<Pending>,
     ours: VecDeque<Ours>,
     credits: HashMap<(Kind, String), Credit>,
     credits_changed: bool,
@@ -199,26 +198,60 @@ impl Book {
         self.ours.retain(|o| o.kind != kind || o.request_id != request_id);
     }
 
-    /// The gateway's record of a device that we approved.
-    pub fn approved_by_us(&mut self, record: Approved, request_id: &str, now: UnixMs) -> Vec<Happened> {
+    /// The gateway's record of a device that `actor` approved through us, whoever seems to have been quicker.
+    pub fn approved_by_us(&mut self, record: Approved, request_id: &str, actor: &str, now: UnixMs) -> Vec<Happened> {
         self.events += 1;
-        let mut happened = self.take_pending(record.kind, request_id, Fate::Approved, now);
-        // Whoever approved it before, this approval is ours.
-        self.credits.remove(&(record.kind, record.device_id.clone()));
+        let mut happened = self.take_pending(record.kind, request_id, Fate::Approved);
+        self.ours.retain(|o| o.kind != record.kind || o.device_id != record.device_id);
+        self.credit(&record, actor);
         happened.extend(self.settle(record, now));
         happened
     }
 
-    /// Takes in the event of a new request.
-    pub fn requested(&mut self, request: Pending, now: UnixMs) -> Vec<Happened> {
-        self.events += 1;
-        self.add_pending(request, now)
+    fn credit(&mut self, record: &Approved, by: &str) {
+        let credit = Credit {
+            kind: record.kind,
+            device_id: record.device_id.clone(),
+            approved_at_ms: record.approved_at.0,
+            by: by.to_owned(),
+        };
+        self.credits.insert((record.kind, record.device_id.clone()), credit);
+        self.credits_changed = true;
     }
 
-    /// Takes in the event of a resolved request.
-    pub fn resolved(&mut self, kind: Kind, request_id: &str, approved: bool, now: UnixMs) -> Vec<Happened> {
+    /// Takes in the event of a new request.
+    pub fn requested(&mut self, request: Pending) -> Vec<Happened> {
         self.events += 1;
-        self.take_pending(kind, request_id, if approved { Fate::Approved } else { Fate::Rejected }, now)
+        self.add_pending(request)
+    }
+
+    /// Takes in the event of a resolved request. A rejection is told only when it is known not to be a supersession.
+    pub fn resolved(&mut self, kind: Kind, request_id: &str, approved: bool) -> Vec<Happened> {
+        self.events += 1;
+        if approved {
+            return self.take_pending(kind, request_id, Fate::Approved);
+        }
+        if let Some(at) = self.pending.iter().position(|p| p.kind == kind && p.request_id == request_id) {
+            let request = self.pending.remove(at);
+            self.remember(&request, Fate::Rejected);
+            self.unsettled.push(request);
+        }
+        Vec::new()
+    }
+
+    /// A rejection that we made.
+    pub fn rejected_by_us(&mut self, kind: Kind, request_id: &str) -> Vec<Happened> {
+        self.events += 1;
+        let mut happened = self.take_pending(kind, request_id, Fate::Rejected);
+        happened.extend(self.settle_rejections(|p| p.kind == kind && p.request_id == request_id));
+        happened
+    }
+
+    fn settle_rejections(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Happened> {
+        let (settled, unsettled) = std::mem::take(&mut self.unsettled).into_iter().partition(|p| which(p));
+        self.unsettled = unsettled;
+        let settled: Vec<Pending> = settled;
+        settled.into_iter().map(|p| Happened::Resolved(p, Fate::Rejected)).collect()
     }
 
     /// Takes in who is connected. Lists of new gateways say it too; this is quicker, and all that old ones have.
@@ -241,11 +274,12 @@ impl Book {
             .collect();
         for gone in vanished {
             let fate = fate_of_vanished(&gone, &lists, now);
-            happened.extend(self.take_pending(kind, &gone.request_id, fate, now));
+            happened.extend(self.take_pending(kind, &gone.request_id, fate));
         }
         for request in lists.pending {
-            happened.extend(self.add_pending(request, now));
+            happened.extend(self.add_pending(request));
         }
+        happened.extend(self.settle_rejections(|p| p.kind == kind));
         if kind != Kind::Channel {
             happened.extend(self.merge_approved(kind, lists.approved, now));
         }
@@ -295,14 +329,8 @@ impl Book {
             if record.approved_by == "out_of_band" {
                 happened.push(Happened::OutOfBand(record.clone()));
             }
-            let credit = Credit {
-                kind: record.kind,
-                device_id: record.device_id.clone(),
-                approved_at_ms: record.approved_at.0,
-                by: record.approved_by.clone(),
-            };
-            self.credits.insert(key, credit);
-            self.credits_changed = true;
+            let by = record.approved_by.clone();
+            self.credit(&record, &by);
         }
         record.connected = record.connected.or_else(|| Some(self.presence.contains(&record.device_id)));
         match self.approved.iter_mut().find(|a| a.kind == record.kind && a.device_id == record.device_id) {
@@ -312,8 +340,9 @@ impl Book {
         happened
     }
 
-    fn add_pending(&mut self, mut request: Pending, now: UnixMs) -> Vec<Happened> {
-        let mut happened = Vec::new();
+    fn add_pending(&mut self, mut request: Pending) -> Vec<Happened> {
+        // An id that comes back was rejected before, whatever came of its device.
+        let mut happened = self.settle_rejections(|p| p.kind == request.kind && p.request_id == request.request_id);
         if let Some(known) =
             self.pending.iter_mut().find(|p| p.kind == request.kind && p.request_id == request.request_id)
         {
@@ -333,46 +362,45 @@ impl Book {
                 .map(|p| p.request_id.clone())
                 .collect();
             for id in older {
-                happened.extend(self.take_pending(
-                    request.kind,
-                    &id,
-                    Fate::Superseded(request.request_id.clone()),
-                    now,
-                ));
+                happened.extend(self.take_pending(request.kind, &id, Fate::Superseded(request.request_id.clone())));
             }
-            self.turn_rejection_into_supersession(&request, now);
+            happened.extend(self.turn_rejection_into_supersession(&request));
         }
         self.pending.push(request.clone());
         happened.push(Happened::Requested(request));
         happened
     }
 
-    fn turn_rejection_into_supersession(&mut self, request: &Pending, now: UnixMs) {
-        let last = self.past.iter_mut().rev().find(|p| p.kind == request.kind && p.device_id == request.device_id);
-        if let Some(past) = last
-            && past.fate == Fate::Rejected
-            && now.0.saturating_sub(past.at.0) < SUPERSEDED_WITHIN_MS
-        {
-            past.fate = Fate::Superseded(request.request_id.clone());
+    fn turn_rejection_into_supersession(&mut self, request: &Pending) -> Vec<Happened> {
+        let same = |p: &Pending| p.kind == request.kind && p.device_id == request.device_id;
+        let Some(at) = self.unsettled.iter().position(same) else { return Vec::new() };
+        let old = self.unsettled.remove(at);
+        let fate = Fate::Superseded(request.request_id.clone());
+        if let Some(past) = self.past.iter_mut().rev().find(|p| p.kind == old.kind && p.request_id == old.request_id) {
+            past.fate = fate.clone();
         }
+        vec![Happened::Resolved(old, fate)]
     }
 
-    fn take_pending(&mut self, kind: Kind, request_id: &str, fate: Fate, now: UnixMs) -> Vec<Happened> {
+    fn take_pending(&mut self, kind: Kind, request_id: &str, fate: Fate) -> Vec<Happened> {
         let Some(at) = self.pending.iter().position(|p| p.kind == kind && p.request_id == request_id) else {
             return Vec::new();
         };
         let request = self.pending.remove(at);
+        self.remember(&request, fate.clone());
+        vec![Happened::Resolved(request, fate)]
+    }
+
+    fn remember(&mut self, request: &Pending, fate: Fate) {
         if self.past.len() == FATES {
             self.past.pop_front();
         }
         self.past.push_back(Past {
-            kind,
+            kind: request.kind,
             request_id: request.request_id.clone(),
             device_id: request.device_id.clone(),
-            fate: fate.clone(),
-            at: now,
+            fate,
         });
-        vec![Happened::Resolved(request, fate)]
     }
 }
 

@@ -5,7 +5,6 @@ use tokio::time::Instant;
 
 use super::Pairings;
 use super::book::Fate;
-use crate::clock::UnixMs;
 use crate::gateway::{CallError, Method};
 use crate::op::{Caller, Patience, Refused};
 use crate::state::Kind;
@@ -153,7 +152,7 @@ impl Pairings {
         };
         match self.gateway.act(method, params, deadline).await {
             Ok(()) => {
-                self.update(|book| book.resolved(kind, request_id, false, UnixMs::now())).await;
+                self.update(|book| book.rejected_by_us(kind, request_id)).await;
                 Ok(Changed::Rejected)
             }
             Err(CallError::Rejected(error)) if error.is_unknown_id() => {

@@ -13,12 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Pairings;
-use crate::clock::UnixMs;
 use crate::gateway::{CallError, Down, Link, Notice, Session};
 use crate::state::{GatewayInfo, Kind, Phase, Severity};
 
 /// Between two looks while nothing hints at news.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks in any case.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Every so many looks nodes and channels are listed too.
 const OTHERS_EVERY: u32 = 6;
 /// Without an authenticated answer for so long the gateway is degraded.
@@ -44,11 +45,19 @@ impl Pairings {
                 self.take_notice(notice).await;
             }
         };
+        let keeping = async {
+            loop {
+                self.unkept.notified().await;
+                self.keep_credits().await;
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = taking_notices => {}
             () = self.follow_link() => {}
+            () = keeping => {}
         }
+        self.keep_credits().await;
     }
 
     /// Whether the lists of session `number` were seen whole.
@@ -58,7 +67,6 @@ impl Pairings {
     }
 
     async fn take_notice(&self, notice: Notice) {
-        let now = UnixMs::now();
         match notice {
             Notice::Requested(request) if request.device_id == self.gateway.device_id() => {}
             Notice::Requested(request) => {
@@ -66,10 +74,10 @@ impl Pairings {
                 if request.kind == Kind::Node {
                     self.look.notify_one();
                 }
-                self.update(|book| book.requested(*request, now)).await;
+                self.update(|book| book.requested(*request)).await;
             }
             Notice::Resolved(kind, request_id, approved) => {
-                self.update(|book| book.resolved(kind, &request_id, approved, now)).await;
+                self.update(|book| book.resolved(kind, &request_id, approved)).await;
                 self.look.notify_one();
             }
             Notice::Presence(connected) => {
@@ -109,6 +117,8 @@ impl Pairings {
         loop {
             self.look_once(session, opened, others == 0).await;
             others = (others + 1) % OTHERS_EVERY;
+            // Whoever floods us with hints must not make us flood the gateway.
+            tokio::time::sleep(LOOK_PAUSE).await;
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 // A hint may concern any kind.

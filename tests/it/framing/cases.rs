@@ -161,7 +161,7 @@ impl Writer {
         for method in ["PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "get", "MOVE"] {
             self.line("other method", &format!("{method} /v1/state HTTP/1.1"), &[405]);
         }
-        self.line("CONNECT", "CONNECT localhost:443 HTTP/1.1", &[404, 405]);
+        self.line("CONNECT", "CONNECT localhost:443 HTTP/1.1", &[400]);
         self.line("OPTIONS *", "OPTIONS * HTTP/1.1", &[404]);
         self.line("query given twice", "GET /v1/state?wait_gen=1&wait_gen=2 HTTP/1.1", &[400]);
         self.line("unknown query", "GET /v1/state?wait=1 HTTP/1.1", &[400]);

@@ -54,7 +54,7 @@ fn book() -> Book {
 #[test]
 fn a_request_that_lapses_without_event_is_expired() {
     let mut book = book();
-    book.requested(request("r1", "d"), UnixMs(1_000));
+    book.requested(request("r1", "d"));
     let happened = book.merge(Kind::Device, lists(&[], &[paired("old", 5)]), UnixMs(302_000));
     assert!(matches!(&happened[..], [Happened::Resolved(_, Fate::Expired)]));
     assert_eq!(book.fate(Kind::Device, "r1"), Some((Fate::Expired, "d".into())));
@@ -63,8 +63,8 @@ fn a_request_that_lapses_without_event_is_expired() {
 #[test]
 fn a_new_id_for_the_same_device_supersedes_with_or_without_event() {
     let mut book = book();
-    book.requested(request("r1", "d"), UnixMs(1_000));
-    book.requested(request("r2", "d"), UnixMs(2_000));
+    book.requested(request("r1", "d"));
+    book.requested(request("r2", "d"));
     assert_eq!(book.fate(Kind::Device, "r1").unwrap().0, Fate::Superseded("r2".into()));
     book.merge(Kind::Device, lists(&[request("r3", "d")], &[paired("old", 5)]), UnixMs(3_000));
     assert_eq!(book.fate(Kind::Device, "r2").unwrap().0, Fate::Superseded("r3".into()));
@@ -72,22 +72,36 @@ fn a_new_id_for_the_same_device_supersedes_with_or_without_event() {
 }
 
 #[test]
-fn a_rejection_followed_at_once_by_a_new_request_was_a_supersession() {
+fn a_rejection_followed_by_a_new_request_was_a_supersession() {
     let mut book = book();
-    book.requested(request("r1", "d"), UnixMs(1_000));
-    book.resolved(Kind::Device, "r1", false, UnixMs(1_500));
+    book.requested(request("r1", "d"));
+    assert!(book.resolved(Kind::Device, "r1", false).is_empty(), "not told before it is known");
     assert_eq!(book.fate(Kind::Device, "r1").unwrap().0, Fate::Rejected);
-    book.requested(request("r2", "d"), UnixMs(1_501));
+    let happened = book.requested(request("r2", "d"));
+    assert!(matches!(&happened[..], [Happened::Resolved(old, Fate::Superseded(by)), Happened::Requested(_)]
+        if old.request_id == "r1" && by == "r2"));
     assert_eq!(book.fate(Kind::Device, "r1").unwrap().0, Fate::Superseded("r2".into()));
+}
+
+#[test]
+fn a_rejection_by_somebody_else_is_told_with_the_next_list_and_ours_at_once() {
+    let mut book = book();
+    book.requested(request("r1", "d1"));
+    book.resolved(Kind::Device, "r1", false);
+    let happened = book.merge(Kind::Device, lists(&[], &[paired("old", 5)]), UnixMs(2_000));
+    assert!(matches!(&happened[..], [Happened::Resolved(_, Fate::Rejected)]));
+    book.requested(request("r2", "d2"));
+    book.resolved(Kind::Device, "r2", false);
+    assert!(matches!(&book.rejected_by_us(Kind::Device, "r2")[..], [Happened::Resolved(_, Fate::Rejected)]));
 }
 
 #[test]
 fn our_approval_is_ours_and_another_is_out_of_band() {
     let mut book = book();
-    book.requested(request("r1", "d1"), UnixMs(1_000));
+    book.requested(request("r1", "d1"));
     book.sending(&request("r1", "d1"), "control");
-    book.resolved(Kind::Device, "r1", true, UnixMs(1_100));
-    assert!(book.approved_by_us(paired("d1", 1_100), "r1", UnixMs(1_101)).is_empty());
+    book.resolved(Kind::Device, "r1", true);
+    assert!(book.approved_by_us(paired("d1", 1_100), "r1", "control", UnixMs(1_101)).is_empty());
     assert_eq!(book.approved(Kind::Device, "d1").unwrap().approved_by, "control");
 
     let now_paired = [paired("old", 5), paired("d1", 1_100), paired("d2", 1_200)];
@@ -106,7 +120,7 @@ fn approving_a_paired_device_anew_behind_our_back_is_noticed() {
 #[test]
 fn a_refused_approval_is_not_claimed_later() {
     let mut book = book();
-    book.requested(request("r1", "d1"), UnixMs(1_000));
+    book.requested(request("r1", "d1"));
     book.sending(&request("r1", "d1"), "control");
     book.not_sent(Kind::Device, "r1");
     let happened = book.merge(Kind::Device, lists(&[], &[paired("old", 5), paired("d1", 1_100)]), UnixMs(1_200));
@@ -116,9 +130,9 @@ fn a_refused_approval_is_not_claimed_later() {
 #[test]
 fn who_approved_survives_a_restart_and_news_while_down_are_noticed() {
     let mut first = book();
-    first.requested(request("r1", "d1"), UnixMs(1_000));
+    first.requested(request("r1", "d1"));
     first.sending(&request("r1", "d1"), "control");
-    first.approved_by_us(paired("d1", 1_100), "r1", UnixMs(1_101));
+    first.approved_by_us(paired("d1", 1_100), "r1", "control", UnixMs(1_101));
     let kept = first.changed_credits().unwrap();
     assert!(first.changed_credits().is_none());
 
@@ -143,7 +157,7 @@ fn presence_tells_who_is_connected_where_the_list_does_not() {
 #[test]
 fn a_retry_does_not_move_the_clock_of_the_view() {
     let mut book = book();
-    book.requested(request("r1", "d"), UnixMs(1_000));
+    book.requested(request("r1", "d"));
     let before = book.view();
     let retried = Pending { requested_at: UnixMs(6_000), expires_at: Some(UnixMs(306_000)), ..request("r1", "d") };
     book.merge(Kind::Device, lists(&[retried], &[paired("old", 5)]), UnixMs(6_000));
@@ -180,8 +194,8 @@ proptest! {
         for (n, step) in steps.into_iter().enumerate() {
             let now = UnixMs(n as u64 * 1_000);
             let happened = match step.clone() {
-                Step::Requested(r, d) => book.requested(request(&format!("r{r}"), &format!("d{d}")), now),
-                Step::Resolved(r, approved) => book.resolved(Kind::Device, &format!("r{r}"), approved, now),
+                Step::Requested(r, d) => book.requested(request(&format!("r{r}"), &format!("d{d}"))),
+                Step::Resolved(r, approved) => book.resolved(Kind::Device, &format!("r{r}"), approved),
                 Step::Presence(ids) => {
                     book.presence(ids.iter().map(|d| format!("d{d}")).collect());
                     Vec::new()
