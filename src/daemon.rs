@@ -81,9 +81,9 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
     let state = State::new(random_id());
     let (connection, gateway, notices) = connection::new(config.gateway.clone(), env, identity);
     let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
-    let pairings = Arc::new(pairings.map_err(unusable)?);
+    let pairings = Arc::new(pairings.await.map_err(unusable)?);
 
-    let listeners = bind(&config, &state).await?;
+    let listeners = bind(&config, &state)?;
     let about = About {
         started: Instant::now(),
         listeners: listeners.iter().map(Bound::describe).collect(),
@@ -146,14 +146,14 @@ fn lock(state_dir: &Path) -> Result<nix::fcntl::Flock<File>, Failure> {
     })
 }
 
-async fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
+fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
     if let Some(address) = config.listen.tls {
-        let listener = listen::tcp(address).await.map_err(|e| Failure::Unavailable(format!("listen.tls: {e}")))?;
+        let listener = listen::tcp(address).map_err(|e| Failure::Unavailable(format!("listen.tls: {e}")))?;
         bound.push(Bound::Tls(listener));
     }
     if let Some(address) = config.listen.edge {
-        let listener = listen::tcp(address).await.map_err(|e| Failure::Unavailable(format!("listen.edge: {e}")))?;
+        let listener = listen::tcp(address).map_err(|e| Failure::Unavailable(format!("listen.edge: {e}")))?;
         bound.push(Bound::Edge(listener));
     }
     if let Some(path) = &config.listen.unix {

@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -26,7 +26,8 @@ use crate::files;
 
 /// Heads up to this size are read; the credential check refuses long tokens itself.
 const MAX_HEAD: usize = 128 * 1024;
-const MAX_HEADERS: usize = 64;
+/// Callers that wait in the kernel while a flood is paced.
+const BACKLOG: u32 = 4096;
 /// After a failed accept (usually: out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -58,8 +59,14 @@ impl Bound {
 ///
 /// # Errors
 /// The address is in use or not ours.
-pub async fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))
+pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))
 }
 
 /// Binds the local socket, taking over one that an earlier process left. Its directory is made if missing.
@@ -180,7 +187,7 @@ where
         service_fn(move |request| serve(shared.clone(), peer.clone(), request))
     };
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(IDLE).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(IDLE).max_header_size(MAX_HEAD).max_buf_size(MAX_HEAD);
     let serving = builder.serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::pin!(serving);
     let first_head = Instant::now() + FIRST_HEAD;

@@ -24,7 +24,7 @@ use crate::files;
 use crate::gateway::records::Lists;
 use crate::gateway::{CallError, Gateway};
 use crate::op::{Caller, Refused};
-use crate::state::{Kind, Pending, Severity, State};
+use crate::state::{Approved, Kind, Pending, Severity, State};
 use book::{Book, Credit, Happened};
 
 pub use approve::{Approval, ApproveCommand};
@@ -32,6 +32,9 @@ pub use change::{ChangeCommand, Changed};
 pub use resolve::Target;
 
 const MAX_CREDITS_FILE: u64 = 1024 * 1024;
+
+/// Newest records of the audit that are looked at for approvals not written down yet.
+const RECALLED: usize = 500;
 
 /// A list that events kept overtaking is believed after so many tries.
 const LIST_TRIES: u32 = 4;
@@ -62,7 +65,7 @@ impl Pairings {
     ///
     /// # Errors
     /// The file exists but cannot be read. It is not replaced: whose approval is whose would be lost.
-    pub fn load(gateway: Gateway, state: State, audit: Audit, credits_file: PathBuf) -> io::Result<Self> {
+    pub async fn load(gateway: Gateway, state: State, audit: Audit, credits_file: PathBuf) -> io::Result<Self> {
         let credits = if credits_file.exists() {
             let text = files::read_text(&credits_file, MAX_CREDITS_FILE)?;
             let kept: CreditsFile = serde_json::from_str(&text).map_err(|e| {
@@ -72,7 +75,14 @@ impl Pairings {
         } else {
             None
         };
-        let book = Mutex::new(Book::with_credits(credits));
+        let mut book = Book::with_credits(credits);
+        // The file is written a moment after the answer; the audit was before it.
+        for record in audit.page(None, RECALLED).await?.records {
+            if let Some(credit) = credit_on_record(&record.entry) {
+                book.recall(credit);
+            }
+        }
+        let book = Mutex::new(book);
         Ok(Self { gateway, state, audit, book, credits_file, look: Notify::new(), unkept: Notify::new() })
     }
 
@@ -105,19 +115,19 @@ impl Pairings {
                     via = device.approved_via,
                     "a device was approved, but not by this sidecar"
                 );
-                self.note_out_of_band(&device.device_id, &device.approved_via).await;
+                self.note_out_of_band(&device).await;
             }
         }
     }
 
-    async fn note_out_of_band(&self, device_id: &str, via: &str) {
+    async fn note_out_of_band(&self, device: &Approved) {
         let entry = Entry {
             at: UnixMs::now().rfc3339(),
             actor: "unknown".to_owned(),
             verb: "pairing.approve".to_owned(),
-            target: format!("device:{device_id}"),
+            target: on_record(device.kind, &device.device_id),
             outcome: "out_of_band".to_owned(),
-            detail: via.to_owned(),
+            detail: device.approved_via.clone(),
             ..Entry::default()
         };
         if let Err(e) = self.audit.append(entry).await {
@@ -127,14 +137,17 @@ impl Pairings {
 
     /// Writes down who approved what, if that changed.
     async fn keep_credits(&self) {
-        let Some(approved) = self.book().changed_credits() else { return };
+        let Some((version, approved)) = self.book().unkept_credits() else { return };
         let path = self.credits_file.clone();
         let written = tokio::task::spawn_blocking(move || {
             let text = serde_json::to_vec(&CreditsFile { version: 1, approved }).map_err(io::Error::other)?;
             files::replace(&path, &text, 0o600)
         });
         let failed = match written.await {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) => {
+                self.book().kept(version);
+                None
+            }
             Ok(Err(e)) => Some(e.to_string()),
             Err(e) => Some(e.to_string()),
         };
@@ -209,6 +222,27 @@ impl Pairings {
             traceparent: caller.traceparent.clone(),
         }
     }
+}
+
+/// What an entry of the audit tells about who let a device or node in.
+fn credit_on_record(entry: &Entry) -> Option<Credit> {
+    let by = match entry.outcome.as_str() {
+        "approved" => entry.actor.clone(),
+        "out_of_band" => "out_of_band".to_owned(),
+        _ => return None,
+    };
+    let (kind, device_id) = match entry.target.split_once(':')? {
+        ("device", id) => (Kind::Device, id),
+        ("node", id) => (Kind::Node, id),
+        _ => return None,
+    };
+    let approved_at_ms = UnixMs::parse(&entry.at)?.0;
+    Some(Credit { kind, device_id: device_id.to_owned(), approved_at_ms, by })
+}
+
+/// A device or node in the audit; [`credit_on_record`] reads it back.
+fn on_record(kind: Kind, device_id: &str) -> String {
+    format!("{}:{device_id}", if kind == Kind::Node { "node" } else { "device" })
 }
 
 fn event_of(happened: &Happened) -> (&'static str, serde_json::Value) {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Pairings;
 use super::expect::Expect;
 use super::resolve::{Found, Target, resolve};
+use super::{Pairings, on_record};
 use crate::clock::UnixMs;
 use crate::gateway::{CallError, Method};
 use crate::op::{Caller, Patience, Refused};
@@ -22,6 +22,12 @@ use crate::state::{Approved, Kind, Pending};
 
 /// A device that asks anew faster than we approve is given up on after so many rounds.
 const ROUNDS: u32 = 8;
+
+/// Answers about something else before the gateway is blamed.
+const ODD_ANSWERS: u32 = 2;
+
+/// Taking back what was granted too much gets this time, even when the caller's is over.
+const TAKE_BACK: Duration = Duration::from_secs(5);
 
 /// How often the gateway is asked whether a device connected, while a caller waits for it.
 const ASK_CONNECTED: Duration = Duration::from_millis(500);
@@ -62,6 +68,8 @@ enum Round {
     Done(Box<Approval>),
     /// The lists have to tell which request is meant now.
     Again,
+    /// The same, after an answer that was not about this request.
+    Odd,
 }
 
 fn done(approval: Approval) -> Round {
@@ -82,6 +90,8 @@ impl Pairings {
             Ok(approval) => (if approval.already { "already_paired" } else { "approved" }, granted(approval)),
             Err(refused) => (refused.code(), String::new()),
         };
+        let device = result.as_ref().ok().and_then(|a| a.device.as_ref());
+        let target = device.map_or(target, |d| on_record(d.kind, &d.device_id));
         self.record_outcome(caller, "pairing.approve", &target, (outcome, &detail), intent).await;
         let mut approval = result?;
         if let (false, Some(device)) = (command.patience.connected.is_zero(), &approval.device) {
@@ -111,11 +121,17 @@ impl Pairings {
         // the version that cannot remove a device again.
         let widens_silently = !session.offers(Method::DeviceRemove);
         let mut fresh = command.target == Target::OnlyPending || widens_silently || !self.synced(session.number);
+        let mut odd = 0;
         for _ in 0..ROUNDS {
             match self.approve_once(command, caller, fresh, deadline).await? {
                 Round::Done(approval) => return Ok(*approval),
-                Round::Again => fresh = true,
+                Round::Again => {}
+                Round::Odd => odd += 1,
             }
+            if odd > ODD_ANSWERS {
+                return Err(Refused::GatewayError("it keeps answering about something else and lets nobody in".into()));
+            }
+            fresh = true;
         }
         Err(match resolve(&self.book(), &command.target, &command.expect) {
             Ok(Found::Waiting(now)) => {
@@ -168,10 +184,8 @@ impl Pairings {
             // It may have taken effect, or the answer cannot be believed: the lists tell.
             Err(CallError::Lost) => self.look_what_happened(request, before, ask).await,
             Ok(_) | Err(CallError::Malformed(_)) => match self.look_what_happened(request, before, ask).await? {
-                Round::Again => {
-                    Err(Refused::GatewayError("its answer was not about this device, and it did not let it in".into()))
-                }
-                done @ Round::Done(_) => Ok(done),
+                Round::Again => Ok(Round::Odd),
+                judged => Ok(judged),
             },
             Err(CallError::TimedOut) => Err(Refused::GatewayUnreachable { sent: true }),
             Err(CallError::Down(_)) => {
@@ -209,7 +223,7 @@ impl Pairings {
     /// Believes the gateway's record, but not beyond the expectation: what was granted too much is taken back.
     async fn confirm(&self, record: Approved, request: &Pending, ask: &Ask<'_>) -> Result<Approval, Refused> {
         if let Err(what) = ask.expect.check_record(&record) {
-            return Err(self.take_back(&record, &what, ask.deadline).await);
+            return Err(self.take_back(&record, &what).await);
         }
         let (now, id) = (UnixMs::now(), request.request_id.clone());
         self.update(|book| book.approved_by_us(record.clone(), &id, &ask.caller.actor, now)).await;
@@ -217,7 +231,8 @@ impl Pairings {
         Ok(Approval { already: false, request_id: id, device, connected: None })
     }
 
-    async fn take_back(&self, record: &Approved, what: &str, deadline: Instant) -> Refused {
+    async fn take_back(&self, record: &Approved, what: &str) -> Refused {
+        let deadline = Instant::now() + TAKE_BACK;
         let (method, params) = match record.kind {
             Kind::Node => (Method::NodeRemove, json!({ "nodeId": record.device_id })),
             _ => (Method::DeviceRemove, json!({ "deviceId": record.device_id })),

@@ -104,7 +104,9 @@ pub struct Book {
     unsettled: Vec<Pending>,
     ours: VecDeque<Ours>,
     credits: HashMap<(Kind, String), Credit>,
-    credits_changed: bool,
+    /// Raised by every change of the credits, and the one that is written down.
+    credits_version: u64,
+    kept_version: u64,
     /// Kinds whose paired list was seen, now or by an earlier process: from then on a new one is news.
     baseline: HashSet<Kind>,
     presence: HashSet<String>,
@@ -138,15 +140,33 @@ impl Book {
         Pairing { pending, approved, last_out_of_band: self.last_out_of_band.clone() }
     }
 
-    /// Who approved what, if that changed since the last call.
-    pub fn changed_credits(&mut self) -> Option<Vec<Credit>> {
-        if !std::mem::take(&mut self.credits_changed) {
+    /// Takes up an approval that is on record but was not written down when the process ended.
+    pub fn recall(&mut self, credit: Credit) {
+        let key = (credit.kind, credit.device_id.clone());
+        if self.credits.get(&key).is_none_or(|known| known.approved_at_ms < credit.approved_at_ms) {
+            self.credits.insert(key, credit);
+        }
+    }
+
+    /// Whether a request of ours with this id is known; then its event tells nothing new.
+    pub fn is_ours(&self, kind: Kind, request_id: &str) -> bool {
+        self.ours.iter().any(|o| o.kind == kind && o.request_id == request_id)
+    }
+
+    /// Who approved what and its version, if that is not written down yet.
+    pub fn unkept_credits(&self) -> Option<(u64, Vec<Credit>)> {
+        if self.kept_version == self.credits_version {
             return None;
         }
         let mut credits: Vec<Credit> = self.credits.values().cloned().collect();
         credits.sort_by(|a, b| b.approved_at_ms.cmp(&a.approved_at_ms).then_with(|| a.device_id.cmp(&b.device_id)));
         credits.truncate(CREDITS);
-        Some(credits)
+        Some((self.credits_version, credits))
+    }
+
+    /// Notes that a version is written down.
+    pub fn kept(&mut self, version: u64) {
+        self.kept_version = version;
     }
 
     /// A waiting request by its id.
@@ -216,7 +236,7 @@ impl Book {
             by: by.to_owned(),
         };
         self.credits.insert((record.kind, record.device_id.clone()), credit);
-        self.credits_changed = true;
+        self.credits_version += 1;
     }
 
     /// Takes in the event of a new request.
@@ -294,13 +314,11 @@ impl Book {
         let mut happened: Vec<Happened> = gone.into_iter().map(Happened::Removed).collect();
         let credits_before = self.credits.len();
         self.credits.retain(|(k, id), _| *k != kind || ids.contains(id));
-        self.credits_changed |= self.credits.len() != credits_before;
+        self.credits_version += u64::from(self.credits.len() != credits_before);
         for record in listed {
             happened.extend(self.settle(record, now));
         }
-        if self.baseline.insert(kind) {
-            self.credits_changed = true;
-        }
+        self.credits_version += u64::from(self.baseline.insert(kind));
         happened
     }
 

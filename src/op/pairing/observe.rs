@@ -16,12 +16,14 @@ use super::Pairings;
 use crate::gateway::{CallError, Down, Link, Notice, Session};
 use crate::state::{GatewayInfo, Kind, Phase, Severity};
 
-/// Between two looks while nothing hints at news.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Between two looks in any case.
+/// Between two looks while nothing hints at news: below [`DEGRADED_AFTER`], so that silence is noticed in time.
+const LOOK_EVERY: Duration = Duration::from_secs(8);
+/// Between two looks in any case: whoever floods us with hints must not make us flood the gateway.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Several approvals in a row are written down as one.
+const KEEP_AFTER: Duration = Duration::from_secs(1);
 /// Every so many looks nodes and channels are listed too.
-const OTHERS_EVERY: u32 = 6;
+const OTHERS_EVERY: u32 = 4;
 /// Without an authenticated answer for so long the gateway is degraded.
 const DEGRADED_AFTER: Duration = Duration::from_secs(10);
 /// One look may take as long as a badly throttled gateway needs (13 s measured for one call).
@@ -45,19 +47,28 @@ impl Pairings {
                 self.take_notice(notice).await;
             }
         };
-        let keeping = async {
-            loop {
-                self.unkept.notified().await;
-                self.keep_credits().await;
+        let observing = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = taking_notices => {}
+                () = self.follow_link() => {}
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = taking_notices => {}
-            () = self.follow_link() => {}
-            () = keeping => {}
+        tokio::join!(observing, self.keep_approvers(&stop));
+    }
+
+    /// Writes down who approved what, a moment after it changed, and at the end. Never two at a time.
+    async fn keep_approvers(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = async {
+                    self.unkept.notified().await;
+                    tokio::time::sleep(KEEP_AFTER).await;
+                } => {}
+            }
+            self.keep_credits().await;
         }
-        self.keep_credits().await;
     }
 
     /// Whether the lists of session `number` were seen whole.
@@ -77,8 +88,11 @@ impl Pairings {
                 self.update(|book| book.requested(*request)).await;
             }
             Notice::Resolved(kind, request_id, approved) => {
+                // Of our own approvals the gateway's answer tells all there is.
+                if !self.book().is_ours(kind, &request_id) {
+                    self.look.notify_one();
+                }
                 self.update(|book| book.resolved(kind, &request_id, approved)).await;
-                self.look.notify_one();
             }
             Notice::Presence(connected) => {
                 self.update(|book| {
@@ -117,12 +131,14 @@ impl Pairings {
         loop {
             self.look_once(session, opened, others == 0).await;
             others = (others + 1) % OTHERS_EVERY;
-            // Whoever floods us with hints must not make us flood the gateway.
-            tokio::time::sleep(LOOK_PAUSE).await;
+            let looked = Instant::now();
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                // A hint may concern any kind.
-                () = self.look.notified() => others = 0,
+                () = self.look.notified() => {
+                    // A hint may concern any kind.
+                    others = 0;
+                    tokio::time::sleep_until(looked + LOOK_PAUSE).await;
+                }
             }
         }
     }

@@ -133,14 +133,27 @@ fn who_approved_survives_a_restart_and_news_while_down_are_noticed() {
     first.requested(request("r1", "d1"));
     first.sending(&request("r1", "d1"), "control");
     first.approved_by_us(paired("d1", 1_100), "r1", "control", UnixMs(1_101));
-    let kept = first.changed_credits().unwrap();
-    assert!(first.changed_credits().is_none());
+    let (version, kept) = first.unkept_credits().unwrap();
+    first.kept(version);
+    assert!(first.unkept_credits().is_none());
 
     let mut second = Book::with_credits(Some(kept));
     let now_paired = [paired("old", 5), paired("d1", 1_100), paired("d2", 1_200)];
     let happened = second.merge(Kind::Device, lists(&[], &now_paired), UnixMs(2_000));
     assert_eq!(second.approved(Kind::Device, "d1").unwrap().approved_by, "control");
     assert!(matches!(&happened[..], [Happened::OutOfBand(a)] if a.device_id == "d2"));
+}
+
+#[test]
+fn what_is_on_record_is_recalled_but_never_over_something_newer() {
+    let credit = |at, by: &str| Credit { kind: Kind::Device, device_id: "d".into(), approved_at_ms: at, by: by.into() };
+    let mut book = Book::with_credits(Some(vec![credit(5_000, "newer")]));
+    book.recall(credit(1_000, "older"));
+    book.merge(Kind::Device, lists(&[], &[paired("d", 4_990)]), UnixMs(6_000));
+    assert_eq!(book.approved(Kind::Device, "d").unwrap().approved_by, "newer");
+    book.recall(credit(7_000, "latest"));
+    assert!(book.merge(Kind::Device, lists(&[], &[paired("d", 6_990)]), UnixMs(8_000)).is_empty());
+    assert_eq!(book.approved(Kind::Device, "d").unwrap().approved_by, "latest");
 }
 
 #[test]
