@@ -162,7 +162,8 @@ async fn audit(context: &Context, query: &Query) -> Result<Answer, Problem> {
 fn patience(query: &Query) -> Patience {
     let default = Patience::default();
     Patience {
-        gateway: query.number("wait_s").map_or(default.gateway, Duration::from_secs),
+        // Even who does not want to wait wants an answer from a gateway that is there.
+        gateway: query.number("wait_s").map_or(default.gateway, |s| Duration::from_secs(s.max(1))),
         connected: query.number("wait_connected_s").map_or(default.connected, Duration::from_secs),
     }
 }

@@ -43,8 +43,11 @@ pub struct Route {
 /// Largest body of any route, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
-const WAIT: Param =
-    Param { name: "wait_s", max: 60, help: "Seconds to wait for the gateway to be ready and to answer; default 20." };
+const WAIT: Param = Param {
+    name: "wait_s",
+    max: 60,
+    help: "Seconds to wait for the gateway to be ready and to answer; default 20, at least 1.",
+};
 const WAIT_CONNECTED: Param = Param {
     name: "wait_connected_s",
     max: 60,

@@ -35,7 +35,7 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 /// The gateway ticks every 30 s and answers our own calls in between: so long a silence is a dead peer.
 const SILENCE: Duration = Duration::from_secs(75);
 /// Largest message taken; a hello is 16 KB, and the gateway would allow itself 25 MiB.
-const MAX_MESSAGE: usize = 2 * 1024 * 1024;
+const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 /// Frames in one session that cannot be read before it is given up.
 const MAX_MALFORMED: u32 = 100;
 /// Calls awaiting their answer.
@@ -96,16 +96,18 @@ impl Connection {
     /// Keeps a session for as long as `stop` is not cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0u32;
+        let mut logged = None;
         loop {
             let credential = secret::find(&self.config, &self.env);
             let down = tokio::select! {
                 () = stop.cancelled() => return,
                 down = self.live(&credential, &mut failures) => down,
             };
-            let was = self.link.send_replace(Link::Down(down.clone()));
+            self.link.send_replace(Link::Down(down.clone()));
             // Once per reason: a gateway that is away for hours must not fill the log.
-            if !matches!(was, Link::Down(before) if before == down) {
+            if logged.as_ref() != Some(&down) {
                 tracing::info!(reason = ?down, "gateway connection down");
+                logged = Some(down.clone());
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -132,8 +134,11 @@ impl Connection {
         self.link.send_replace(Link::Up(session));
         self.tell(Notice::Gap);
         let ended = self.serve(&mut socket).await;
-        // A polite close, but never a wait for somebody who may not read.
-        let _ = timeout(Duration::from_millis(200), socket.close(None)).await;
+        self.link.send_replace(Link::Down(ended.clone()));
+        if !matches!(ended, Down::Lost(_)) {
+            // A polite close, but never a wait for somebody who may not read.
+            let _ = timeout(Duration::from_millis(200), socket.close(None)).await;
+        }
         ended
     }
 

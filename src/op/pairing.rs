@@ -100,8 +100,7 @@ impl Pairings {
                 if *draft.snapshot.pairing != view {
                     draft.snapshot.pairing = view.into();
                 }
-                for event in &happened {
-                    let (name, data) = event_of(event);
+                for (name, data) in happened.iter().filter_map(event_of) {
                     draft.tell(name, data);
                 }
             });
@@ -109,6 +108,9 @@ impl Pairings {
         };
         self.unkept.notify_one();
         for event in happened {
+            if let Happened::Exceeded(device, what) = &event {
+                self.take_back(device, what).await;
+            }
             if let Happened::OutOfBand(device) = event {
                 tracing::warn!(
                     device.id = device.device_id,
@@ -161,7 +163,7 @@ impl Pairings {
 
     /// Asks the gateway for one kind's list and takes it in.
     async fn refresh(&self, kind: Kind, deadline: Instant) -> Result<(), CallError> {
-        for _ in 0..LIST_TRIES {
+        for tries in 1..=LIST_TRIES {
             let before = self.book().events();
             let lists = match kind {
                 Kind::Device => self.device_lists(deadline).await?,
@@ -169,7 +171,7 @@ impl Pairings {
                 Kind::Channel => Lists { pending: self.gateway.channel_list(deadline).await?, approved: Vec::new() },
             };
             // An event that came while the list was under way may be newer than the list.
-            if self.book().events() == before {
+            if self.book().events() == before || tries == LIST_TRIES {
                 self.update(|book| book.merge(kind, lists, UnixMs::now())).await;
                 return Ok(());
             }
@@ -245,8 +247,8 @@ fn on_record(kind: Kind, device_id: &str) -> String {
     format!("{}:{device_id}", if kind == Kind::Node { "node" } else { "device" })
 }
 
-fn event_of(happened: &Happened) -> (&'static str, serde_json::Value) {
-    match happened {
+fn event_of(happened: &Happened) -> Option<(&'static str, serde_json::Value)> {
+    Some(match happened {
         Happened::Requested(p) => ("pairing.requested", request_data(p)),
         Happened::Resolved(p, fate) => {
             let mut data = request_data(p);
@@ -263,7 +265,8 @@ fn event_of(happened: &Happened) -> (&'static str, serde_json::Value) {
         Happened::Removed(a) => {
             ("pairing.removed", json!({ "kind": a.kind, "device_id": a.device_id, "label": a.label }))
         }
-    }
+        Happened::Exceeded(..) => return None,
+    })
 }
 
 fn request_data(p: &Pending) -> serde_json::Value {

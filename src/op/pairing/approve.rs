@@ -29,6 +29,8 @@ const ODD_ANSWERS: u32 = 2;
 /// Taking back what was granted too much gets this time, even when the caller's is over.
 const TAKE_BACK: Duration = Duration::from_secs(5);
 
+const REMOVED: &str = "the gateway granted more than was asked for, so the device was removed again";
+
 /// How often the gateway is asked whether a device connected, while a caller waits for it.
 const ASK_CONNECTED: Duration = Duration::from_millis(500);
 
@@ -70,6 +72,8 @@ enum Round {
     Again,
     /// The same, after an answer that was not about this request.
     Odd,
+    /// The same, after an answer that was lost.
+    Lost,
 }
 
 fn done(approval: Approval) -> Round {
@@ -96,7 +100,7 @@ impl Pairings {
         let mut approval = result?;
         if let (false, Some(device)) = (command.patience.connected.is_zero(), &approval.device) {
             approval.connected = Some(self.wait_connected(&device.device_id, command.patience.connected).await);
-            approval.device = self.book().approved(device.kind, &device.device_id).cloned();
+            approval.device = self.book().approved(device.kind, &device.device_id).cloned().or(approval.device);
         }
         Ok(approval)
     }
@@ -121,12 +125,13 @@ impl Pairings {
         // the version that cannot remove a device again.
         let widens_silently = !session.offers(Method::DeviceRemove);
         let mut fresh = command.target == Target::OnlyPending || widens_silently || !self.synced(session.number);
-        let mut odd = 0;
+        let (mut odd, mut lost) = (0, false);
         for _ in 0..ROUNDS {
             match self.approve_once(command, caller, fresh, deadline).await? {
                 Round::Done(approval) => return Ok(*approval),
                 Round::Again => {}
                 Round::Odd => odd += 1,
+                Round::Lost => lost = true,
             }
             if odd > ODD_ANSWERS {
                 return Err(Refused::GatewayError("it keeps answering about something else and lets nobody in".into()));
@@ -134,6 +139,7 @@ impl Pairings {
             fresh = true;
         }
         Err(match resolve(&self.book(), &command.target, &command.expect) {
+            Ok(Found::Waiting(_)) if lost => Refused::GatewayUnreachable { sent: true },
             Ok(Found::Waiting(now)) => {
                 let what = "the device keeps asking anew; approve it by device_id with an expectation";
                 Refused::Superseded(what.to_owned(), Box::new(now))
@@ -152,7 +158,8 @@ impl Pairings {
     ) -> Result<Round, Refused> {
         let mut found = if fresh { None } else { resolve(&self.book(), &command.target, &command.expect).ok() };
         if found.is_none() {
-            self.refresh_for(&command.target, deadline).await?;
+            let kind = if let Target::Request(kind, _) = command.target { kind } else { Kind::Device };
+            self.refresh_for(kind, deadline).await?;
             found = Some(resolve(&self.book(), &command.target, &command.expect)?);
         }
         let request = match found {
@@ -167,34 +174,37 @@ impl Pairings {
 
     /// Sends the approval of `request` and judges the answer.
     async fn send(&self, request: &Pending, ask: &Ask<'_>) -> Result<Round, Refused> {
-        let before = self.book().approved(request.kind, &request.device_id).map(|a| a.approved_at);
-        self.book().sending(request, &ask.caller.actor);
+        let before = self.book().approved(request.kind, &request.device_id).cloned();
+        self.book().sending(request, &ask.caller.actor, ask.expect);
         let answer = match request.kind {
             Kind::Node => self.gateway.node_approve(&request.request_id, ask.deadline).await,
             _ => self.gateway.device_approve(&request.request_id, ask.deadline).await,
         };
         match answer {
             Ok(record) if record.device_id == request.device_id && record.kind == request.kind => {
-                self.confirm(record, request, ask).await.map(done)
+                self.confirm(record, request, before.as_ref(), ask).await.map(done)
             }
             Err(CallError::Rejected(error)) if error.is_unknown_id() => {
-                self.book().not_sent(request.kind, &request.request_id);
+                self.update(|book| book.not_sent(request.kind, &request.request_id, UnixMs::now())).await;
                 Ok(Round::Again)
             }
             // It may have taken effect, or the answer cannot be believed: the lists tell.
-            Err(CallError::Lost) => self.look_what_happened(request, before, ask).await,
+            Err(CallError::Lost) => match self.look_what_happened(request, before, ask).await? {
+                Round::Again => Ok(Round::Lost),
+                judged => Ok(judged),
+            },
             Ok(_) | Err(CallError::Malformed(_)) => match self.look_what_happened(request, before, ask).await? {
                 Round::Again => Ok(Round::Odd),
                 judged => Ok(judged),
             },
             Err(CallError::TimedOut) => Err(Refused::GatewayUnreachable { sent: true }),
             Err(CallError::Down(_)) => {
-                self.book().not_sent(request.kind, &request.request_id);
+                self.update(|book| book.not_sent(request.kind, &request.request_id, UnixMs::now())).await;
                 self.gateway.session(ask.deadline).await?;
                 Ok(Round::Again)
             }
             Err(error) => {
-                self.book().not_sent(request.kind, &request.request_id);
+                self.update(|book| book.not_sent(request.kind, &request.request_id, UnixMs::now())).await;
                 Err(error.into())
             }
         }
@@ -204,34 +214,47 @@ impl Pairings {
     async fn look_what_happened(
         &self,
         request: &Pending,
-        before: Option<UnixMs>,
+        before: Option<Approved>,
         ask: &Ask<'_>,
     ) -> Result<Round, Refused> {
         let lost = |refused: Refused| match refused {
-            Refused::GatewayStarting | Refused::GatewayStopped => Refused::GatewayUnreachable { sent: true },
+            Refused::GatewayStarting | Refused::GatewayStopped | Refused::GatewayUnreachable { .. } => {
+                Refused::GatewayUnreachable { sent: true }
+            }
             other => other,
         };
         self.gateway.session(ask.deadline).await.map_err(|down| lost(down.into()))?;
-        self.refresh(request.kind, ask.deadline).await.map_err(|e| lost(e.into()))?;
+        self.refresh_for(request.kind, ask.deadline).await.map_err(lost)?;
         let now = self.book().approved(request.kind, &request.device_id).cloned();
         match now {
-            Some(record) if Some(record.approved_at) != before => self.confirm(record, request, ask).await.map(done),
+            Some(record) if before.as_ref().is_none_or(|b| b.approved_at != record.approved_at) => {
+                self.confirm(record, request, before.as_ref(), ask).await.map(done)
+            }
             _ => Ok(Round::Again),
         }
     }
 
     /// Believes the gateway's record, but not beyond the expectation: what was granted too much is taken back.
-    async fn confirm(&self, record: Approved, request: &Pending, ask: &Ask<'_>) -> Result<Approval, Refused> {
-        if let Err(what) = ask.expect.check_record(&record) {
+    async fn confirm(
+        &self,
+        record: Approved,
+        request: &Pending,
+        before: Option<&Approved>,
+        ask: &Ask<'_>,
+    ) -> Result<Approval, Refused> {
+        if let Err(what) = ask.expect.check_record(&record, before) {
             return Err(self.take_back(&record, &what).await);
         }
         let (now, id) = (UnixMs::now(), request.request_id.clone());
         self.update(|book| book.approved_by_us(record.clone(), &id, &ask.caller.actor, now)).await;
-        let device = self.book().approved(record.kind, &record.device_id).cloned();
-        Ok(Approval { already: false, request_id: id, device, connected: None })
+        // It may have been removed again meanwhile: what was granted is still what was granted.
+        let known = self.book().approved(record.kind, &record.device_id).cloned();
+        let device = known.unwrap_or(Approved { approved_by: ask.caller.actor.clone(), ..record });
+        Ok(Approval { already: false, request_id: id, device: Some(device), connected: None })
     }
 
-    async fn take_back(&self, record: &Approved, what: &str) -> Refused {
+    /// Removes what the gateway let in beyond the expectation.
+    pub(super) async fn take_back(&self, record: &Approved, what: &str) -> Refused {
         let deadline = Instant::now() + TAKE_BACK;
         let (method, params) = match record.kind {
             Kind::Node => (Method::NodeRemove, json!({ "nodeId": record.device_id })),
@@ -240,7 +263,8 @@ impl Pairings {
         let removed = self.gateway.act(method, params, deadline).await;
         self.look.notify_one();
         let ending = match removed {
-            Ok(()) => "the gateway granted more than was asked for, so the device was removed again",
+            Ok(()) => REMOVED,
+            Err(CallError::Rejected(error)) if error.is_unknown_id() => REMOVED,
             Err(_) => "the gateway granted more than was asked for and could not remove it: REVOKE THE DEVICE BY HAND",
         };
         tracing::error!(device.id = record.device_id, exceeded = what, "{ending}");
@@ -288,8 +312,8 @@ impl Pairings {
         found.ok_or_else(|| Refused::NoPendingRequest(format!("no such request waits on channel {channel}")))
     }
 
-    async fn refresh_for(&self, target: &Target, deadline: Instant) -> Result<(), Refused> {
-        let kind = if let Target::Request(kind, _) = target { *kind } else { Kind::Device };
+    /// Refreshes a list, across lost connections.
+    async fn refresh_for(&self, kind: Kind, deadline: Instant) -> Result<(), Refused> {
         loop {
             match self.refresh(kind, deadline).await {
                 Ok(()) => return Ok(()),
@@ -332,7 +356,7 @@ impl Pairings {
 
 /// A device that is paired already: fine, unless it holds more than the caller expects.
 fn already(device: Approved, expect: &Expect) -> Result<Approval, Refused> {
-    expect.check_record(&device).map_err(|what| {
+    expect.check_record(&device, None).map_err(|what| {
         Refused::ExceedsExpectation(format!("the device is already paired with more: {what}; revoke it if unwanted"))
     })?;
     Ok(Approval { already: true, request_id: String::new(), device: Some(device), connected: None })

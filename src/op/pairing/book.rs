@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::expect::Expect;
 use crate::clock::UnixMs;
 use crate::gateway::records::Lists;
 use crate::state::{Approved, Kind, OutOfBand, Pairing, Pending};
@@ -63,6 +64,8 @@ pub enum Happened {
     OutOfBand(Approved),
     /// A device or node is no longer paired.
     Removed(Approved),
+    /// An approval of ours granted more than its caller expected, in these words.
+    Exceeded(Approved, String),
 }
 
 /// Who approved a paired device, and when.
@@ -92,6 +95,9 @@ struct Ours {
     request_id: String,
     device_id: String,
     actor: String,
+    expect: Expect,
+    /// A list showed the device as approved while our own answer was still to come.
+    taken: bool,
 }
 
 /// The whole knowledge.
@@ -201,7 +207,8 @@ impl Book {
     }
 
     /// Notes that we are about to approve, so that what follows is known to be ours.
-    pub fn sending(&mut self, request: &Pending, actor: &str) {
+    pub fn sending(&mut self, request: &Pending, actor: &str, expect: &Expect) {
+        self.ours.retain(|o| o.kind != request.kind || o.request_id != request.request_id);
         if self.ours.len() == OURS {
             self.ours.pop_front();
         }
@@ -210,12 +217,20 @@ impl Book {
             request_id: request.request_id.clone(),
             device_id: request.device_id.clone(),
             actor: actor.to_owned(),
+            expect: expect.clone(),
+            taken: false,
         });
     }
 
-    /// Takes that back: the gateway refused, so an approval that is seen later is not ours.
-    pub fn not_sent(&mut self, kind: Kind, request_id: &str) {
-        self.ours.retain(|o| o.kind != kind || o.request_id != request_id);
+    /// Takes that back: the gateway refused, so an approval that a list shows, now or later, is not ours.
+    pub fn not_sent(&mut self, kind: Kind, request_id: &str, now: UnixMs) -> Vec<Happened> {
+        let at = self.ours.iter().position(|o| o.kind == kind && o.request_id == request_id);
+        let disowned = at.and_then(|at| self.ours.remove(at)).filter(|ours| ours.taken);
+        let Some(record) = disowned.and_then(|ours| self.approved(kind, &ours.device_id).cloned()) else {
+            return Vec::new();
+        };
+        self.credits.remove(&(kind, record.device_id.clone()));
+        self.settle(record, now)
     }
 
     /// The gateway's record of a device that `actor` approved through us, whoever seems to have been quicker.
@@ -330,9 +345,16 @@ impl Book {
         if let Some(credit) = known {
             record.approved_by.clone_from(&credit.by);
         } else {
-            let ours = self.ours.iter().rposition(|o| o.kind == record.kind && o.device_id == record.device_id);
-            let by = match ours.and_then(|at| self.ours.remove(at)) {
-                Some(ours) => ours.actor,
+            let before = self.approved(record.kind, &record.device_id).cloned();
+            let mine = |o: &&mut Ours| !o.taken && o.kind == record.kind && o.device_id == record.device_id;
+            let by = match self.ours.iter_mut().rev().find(mine) {
+                Some(ours) => {
+                    ours.taken = true;
+                    if let Err(what) = ours.expect.check_record(&record, before.as_ref()) {
+                        happened.push(Happened::Exceeded(record.clone(), what));
+                    }
+                    ours.actor.clone()
+                }
                 None if !self.baseline.contains(&record.kind) => "before_sidecar".to_owned(),
                 None => "out_of_band".to_owned(),
             };

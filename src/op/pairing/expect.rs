@@ -39,12 +39,15 @@ impl Expect {
         same("platform", self.platform.as_deref(), &asked.platform)
     }
 
-    /// Checks what was really granted, from the gateway's own record.
+    /// Checks what a device holds, from the gateway's own record. Scopes it held before, by another approval, do not
+    /// count against this one.
     ///
     /// # Errors
     /// In plain words what exceeds the expectation.
-    pub fn check_record(&self, granted: &Approved) -> Result<(), String> {
-        self.check_grant(&granted.role, &granted.scopes)
+    pub fn check_record(&self, record: &Approved, before: Option<&Approved>) -> Result<(), String> {
+        let new = |scope: &&String| before.is_none_or(|b| !b.scopes.contains(scope));
+        let granted: Vec<String> = record.scopes.iter().filter(new).cloned().collect();
+        self.check_grant(&record.role, &granted)
     }
 
     fn check_grant(&self, role: &str, scopes: &[String]) -> Result<(), String> {

@@ -147,32 +147,38 @@ impl Pairings {
         let started = Instant::now();
         let last_answer = self.gateway.stats().since_last_ok().and_then(|ago| started.checked_sub(ago));
         let silent_since = last_answer.map_or(opened, |at| at.max(opened));
-        let devices = self.refresh(Kind::Device, started + LOOK_DEADLINE);
-        tokio::pin!(devices);
+        let look = self.look_at_lists(started + LOOK_DEADLINE, others);
+        tokio::pin!(look);
         let answer = tokio::select! {
-            answer = &mut devices => answer,
+            answer = &mut look => answer,
             () = tokio::time::sleep_until(silent_since + DEGRADED_AFTER) => {
                 self.publish_degraded("it has not answered an authenticated call for 10 s");
-                devices.await
+                look.await
             }
         };
         match answer {
-            Ok(()) => {
-                if others {
-                    // Either may be missing in this version, which the answers themselves teach.
-                    let deadline = Instant::now() + LOOK_DEADLINE;
-                    let _ = self.refresh(Kind::Node, deadline).await;
-                    let _ = self.refresh(Kind::Channel, deadline).await;
-                }
-                self.publish_ready(session);
-            }
+            Ok(()) => self.publish_ready(session),
             Err(CallError::Down(_) | CallError::Lost) => {}
             Err(CallError::TimedOut) => self.publish_degraded("it has not answered an authenticated call for 30 s"),
             Err(error) => {
-                tracing::warn!(?error, "the gateway's device list cannot be read");
-                self.publish_degraded("its device list cannot be read");
+                tracing::warn!(?error, "the gateway's lists cannot be read");
+                self.publish_degraded("its lists cannot be read");
             }
         }
+    }
+
+    async fn look_at_lists(&self, deadline: Instant, others: bool) -> Result<(), CallError> {
+        self.refresh(Kind::Device, deadline).await?;
+        if others {
+            for kind in [Kind::Node, Kind::Channel] {
+                // Either may be missing in this version, which the answers themselves teach, or be refused.
+                match self.refresh(kind, deadline).await {
+                    Err(CallError::Unsupported | CallError::Rejected(_) | CallError::Malformed(_)) | Ok(()) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn publish_ready(&self, session: &Session) {

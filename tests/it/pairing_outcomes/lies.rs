@@ -100,18 +100,33 @@ async fn what_was_really_granted_too_much_is_removed_again() -> anyhow::Result<(
 #[tokio::test]
 async fn a_grant_beyond_the_expectation_is_removed_even_at_the_end_of_the_time_given() -> anyhow::Result<()> {
     let rig = Rig::start(Version::V2026_9_6).await?;
-    let spec = DeviceSpec::browser().with_scopes(&[READ, "operator.write"]);
-    rig.fake.silently_pair(&spec);
-    rig.paired(&spec.device_id, |_| true).await?;
-    let id = rig.raise(&spec.clone().with_scopes(&["operator.approvals"])).await?;
+    let spec = DeviceSpec::browser().with_scopes(&[READ]);
+    let id = rig.raise(&spec).await?;
+    rig.fake.lie_approved(Lie::MoreScopes, Times::Next(1));
     // The approval takes most of the second, so none is left for the removal.
     let calls = rig.fake.calls("device.pair.approve");
     rig.fake.slow(std::time::Duration::from_millis(700));
-    let body = expecting(by_request(&id), at_most(&["operator.approvals"]));
+    let body = expecting(by_request(&id), at_most(&[READ]));
     let reply = rig.approve_within(1, body).await?;
     assert_ne!(typed(&reply), "approved");
     rig.fake.wait_for_call("device.pair.approve", calls, SOON).await?;
     let removed = |core: &crate::support::fake::Core| core.world.truth(&spec.device_id).is_none();
     rig.fake.wait_until("the removal", SOON, removed).await?;
+    Ok(())
+}
+
+/// What a device held before, by another approval, is not taken for a grant of this one.
+#[tokio::test]
+async fn an_upgrade_is_measured_by_what_it_adds() -> anyhow::Result<()> {
+    let rig = Rig::start(Version::V2026_9_6).await?;
+    let spec = DeviceSpec::browser().with_scopes(&[READ, "operator.write"]);
+    rig.fake.silently_pair(&spec);
+    rig.paired(&spec.device_id, |_| true).await?;
+    let id = rig.raise(&spec.clone().with_scopes(&["operator.approvals"])).await?;
+    let asked = rig.sees(&id).await?["scopes"].clone();
+    let asked: Vec<&str> = asked.as_array().expect("scopes").iter().filter_map(|s| s.as_str()).collect();
+    let body = expecting(by_request(&id), at_most(&asked));
+    assert_eq!(typed(&rig.approve(body).await?), "approved");
+    assert!(rig.fake.truth(&spec.device_id).is_some(), "it was not removed");
     Ok(())
 }

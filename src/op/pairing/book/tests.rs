@@ -99,7 +99,7 @@ fn a_rejection_by_somebody_else_is_told_with_the_next_list_and_ours_at_once() {
 fn our_approval_is_ours_and_another_is_out_of_band() {
     let mut book = book();
     book.requested(request("r1", "d1"));
-    book.sending(&request("r1", "d1"), "control");
+    book.sending(&request("r1", "d1"), "control", &Expect::default());
     book.resolved(Kind::Device, "r1", true);
     assert!(book.approved_by_us(paired("d1", 1_100), "r1", "control", UnixMs(1_101)).is_empty());
     assert_eq!(book.approved(Kind::Device, "d1").unwrap().approved_by, "control");
@@ -121,17 +121,38 @@ fn approving_a_paired_device_anew_behind_our_back_is_noticed() {
 fn a_refused_approval_is_not_claimed_later() {
     let mut book = book();
     book.requested(request("r1", "d1"));
-    book.sending(&request("r1", "d1"), "control");
-    book.not_sent(Kind::Device, "r1");
+    book.sending(&request("r1", "d1"), "control", &Expect::default());
+    assert!(book.not_sent(Kind::Device, "r1", UnixMs(1_100)).is_empty());
     let happened = book.merge(Kind::Device, lists(&[], &[paired("old", 5), paired("d1", 1_100)]), UnixMs(1_200));
     assert!(happened.iter().any(|h| matches!(h, Happened::OutOfBand(_))));
+}
+
+#[test]
+fn what_a_list_claimed_for_us_is_disowned_when_the_gateway_refuses_us() {
+    let mut book = book();
+    book.requested(request("r1", "d1"));
+    book.sending(&request("r1", "d1"), "control", &Expect::default());
+    book.merge(Kind::Device, lists(&[], &[paired("old", 5), paired("d1", 1_100)]), UnixMs(1_200));
+    let happened = book.not_sent(Kind::Device, "r1", UnixMs(1_300));
+    assert!(matches!(&happened[..], [Happened::OutOfBand(a)] if a.device_id == "d1"));
+}
+
+#[test]
+fn a_late_grant_beyond_the_expectation_is_told() {
+    let mut book = book();
+    book.requested(request("r1", "d1"));
+    let expect = Expect { max_scopes: Some(vec![]), ..Expect::default() };
+    book.sending(&request("r1", "d1"), "control", &expect);
+    let wide = Approved { scopes: vec!["operator.admin".into()], ..paired("d1", 1_100) };
+    let happened = book.merge(Kind::Device, lists(&[], &[paired("old", 5), wide]), UnixMs(1_200));
+    assert!(happened.iter().any(|h| matches!(h, Happened::Exceeded(a, _) if a.device_id == "d1")));
 }
 
 #[test]
 fn who_approved_survives_a_restart_and_news_while_down_are_noticed() {
     let mut first = book();
     first.requested(request("r1", "d1"));
-    first.sending(&request("r1", "d1"), "control");
+    first.sending(&request("r1", "d1"), "control", &Expect::default());
     first.approved_by_us(paired("d1", 1_100), "r1", "control", UnixMs(1_101));
     let (version, kept) = first.unkept_credits().unwrap();
     first.kept(version);
@@ -214,7 +235,7 @@ proptest! {
                     Vec::new()
                 }
                 Step::Ours(r) => {
-                    book.sending(&request(&format!("r{r}"), "d0"), "control");
+                    book.sending(&request(&format!("r{r}"), "d0"), "control", &Expect::default());
                     Vec::new()
                 }
                 Step::Listed(pending, approved) => {
@@ -244,7 +265,7 @@ proptest! {
                     Happened::Requested(p) => prop_assert!(waiting.insert(p.request_id)),
                     Happened::Resolved(p, _) => prop_assert!(waiting.remove(&p.request_id)),
                     Happened::OutOfBand(a) => prop_assert_eq!(a.approved_by, "out_of_band"),
-                    Happened::Removed(_) => {}
+                    Happened::Removed(_) | Happened::Exceeded(..) => {}
                 }
             }
             prop_assert!(book.past.len() <= FATES && book.ours.len() <= OURS);
