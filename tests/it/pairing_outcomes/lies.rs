@@ -80,16 +80,13 @@ async fn a_pairing_that_never_happened_does_not_stay_in_the_view() -> anyhow::Re
 async fn what_was_really_granted_too_much_is_removed_again() -> anyhow::Result<()> {
     for version in [Version::V2026_4_9, Version::V2026_6_11, Version::V2026_9_6] {
         let rig = Rig::start(version).await?;
-        // Paired for more than it asks for now: the gateway merges both grants.
-        let spec = DeviceSpec::browser().with_scopes(&[READ, "operator.write"]);
-        rig.fake.silently_pair(&spec);
-        rig.paired(&spec.device_id, |_| true).await?;
-        let id = rig.raise(&spec.clone().with_scopes(&["operator.approvals"])).await?;
-        let reply = rig.approve(expecting(by_request(&id), at_most(&["operator.approvals"]))).await?;
+        let spec = DeviceSpec::browser().with_scopes(&[READ]);
+        let id = rig.raise(&spec).await?;
+        rig.fake.lie_approved(Lie::MoreScopes, Times::Next(1));
+        let reply = rig.approve(expecting(by_request(&id), at_most(&[READ]))).await?;
         let body = problem(&reply, "exceeds_expectation");
         assert!(body["detail"].as_str().is_some_and(|text| text.contains("removed again")), "{version:?}: {body}");
         assert_eq!(rig.fake.truth(&spec.device_id), None, "{version:?}: it was taken back");
-        rig.gone(&spec.device_id).await?;
         let records = rig.audit().await?;
         let last = records.iter().rfind(|one| one["verb"] == "pairing.approve").expect("a record");
         assert_eq!(last["outcome"], "exceeds_expectation", "{last}");
