@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -21,6 +22,8 @@ use chain::{Entry, Head, OLD_SEGMENTS, Record, current_segment, old_segment};
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Records waiting for the writer; more means that the disk hangs.
 const QUEUE: usize = 256;
+/// How long a record that nobody waits for may stay without an fsync.
+const SOON: Duration = Duration::from_millis(500);
 /// Records that share one fsync.
 const BATCH: usize = 64;
 
@@ -34,6 +37,8 @@ pub struct Audit {
 #[derive(Debug)]
 struct Append {
     entry: Entry,
+    /// Somebody waits for it to be durable.
+    urgent: bool,
     written: oneshot::Sender<io::Result<()>>,
     durable: oneshot::Sender<io::Result<()>>,
 }
@@ -80,9 +85,21 @@ impl Audit {
     /// # Errors
     /// The disk is full or failing, or too many records wait: nothing may be done that is not on record.
     pub async fn append(&self, entry: Entry) -> io::Result<Durable> {
+        self.enqueue(entry, true).await
+    }
+
+    /// Appends a record that need not be durable at once: it becomes so with the next one, or after a moment.
+    ///
+    /// # Errors
+    /// As [`Audit::append`].
+    pub async fn append_soon(&self, entry: Entry) -> io::Result<()> {
+        self.enqueue(entry, false).await.map(|_| ())
+    }
+
+    async fn enqueue(&self, entry: Entry, urgent: bool) -> io::Result<Durable> {
         let (written_tx, written) = oneshot::channel();
         let (durable_tx, durable) = oneshot::channel();
-        let append = Append { entry, written: written_tx, durable: durable_tx };
+        let append = Append { entry, urgent, written: written_tx, durable: durable_tx };
         self.queue.try_send(append).map_err(|_| io::Error::other("the audit's queue is full"))?;
         written.await.unwrap_or_else(|_| Err(gone()))?;
         Ok(Durable(durable))
@@ -161,22 +178,34 @@ impl Writer {
     }
 
     fn run(mut self, appends: &mpsc::Receiver<Append>) {
-        while let Ok(first) = appends.recv() {
-            let mut unsynced = Vec::new();
+        let (mut unsynced, mut urgent) = (Vec::new(), false);
+        loop {
+            let next = if unsynced.is_empty() { appends.recv().ok() } else { appends.recv_timeout(SOON).ok() };
+            let Some(first) = next else {
+                if unsynced.is_empty() {
+                    return;
+                }
+                self.sync(std::mem::take(&mut unsynced));
+                continue;
+            };
             let batch = std::iter::once(first).chain(std::iter::from_fn(|| appends.try_recv().ok()));
             for append in batch.take(BATCH) {
                 let written = self.write(&append.entry);
                 if written.is_ok() {
                     unsynced.push(append.durable);
+                    urgent |= append.urgent;
                 }
                 let _ = append.written.send(written);
             }
-            self.sync(unsynced);
+            if std::mem::take(&mut urgent) {
+                self.sync(std::mem::take(&mut unsynced));
+            }
         }
     }
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
         if self.length >= SEGMENT_BYTES {
+            self.file.sync_data()?;
             self.rotate()?;
         }
         let (line, head) = self.head.append(entry)?;

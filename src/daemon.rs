@@ -33,7 +33,7 @@ use crate::watch::Watch;
 /// Requests under way get so long to finish after the signal.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Files are looked at so often even without a hint.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Several writes of one change arrive as one.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -192,11 +192,13 @@ async fn keep_fresh(auth: Auth, certificate: Arc<Certificate>, state: State, sto
     let mut files: Vec<PathBuf> = auth.file().into_iter().cloned().collect();
     files.extend(certificate.files().into_iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
     let watch = Watch::new(&files);
+    // Without files there is nothing to look at.
+    let every = if files.is_empty() { Duration::from_secs(3600) } else { LOOK_EVERY };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = watch.hint() => sleep(SETTLE).await,
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(every) => {}
         }
         auth.look_now();
         let credentials = auth.fault().map(|why| {

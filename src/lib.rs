@@ -7,6 +7,8 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod http;
 pub mod json;

@@ -28,9 +28,17 @@ impl Watch {
         if files.is_empty() {
             return Self { _watcher: None, hint };
         }
+        let names: Vec<_> = files.iter().filter_map(|file| file.file_name().map(std::ffi::OsStr::to_owned)).collect();
+        // Secret mounts swap a link whose name starts with two dots.
+        let ours = move |path: &PathBuf| {
+            path.file_name().is_some_and(|n| names.iter().any(|o| o == n) || n.as_encoded_bytes().starts_with(b".."))
+        };
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Our own reading raises events too: without this it would call for the next reading.
-            if event.is_ok_and(|e| !e.kind.is_access() || e.kind == WRITTEN) {
+            let counts = |e: notify::Event| {
+                (!e.kind.is_access() || e.kind == WRITTEN) && (e.need_rescan() || e.paths.iter().any(&ours))
+            };
+            if event.is_ok_and(counts) {
                 told.notify_one();
             }
         });

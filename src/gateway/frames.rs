@@ -21,7 +21,7 @@ const SCOPES: [&str; 5] =
 
 /// Any frame from the gateway.
 #[derive(Debug, Deserialize)]
-pub(super) struct Incoming<'a> {
+pub(crate) struct Incoming<'a> {
     #[serde(rename = "type")]
     pub(super) kind: Tag,
     #[serde(default)]
@@ -29,11 +29,11 @@ pub(super) struct Incoming<'a> {
     #[serde(default)]
     pub(super) ok: bool,
     #[serde(borrow, default)]
-    pub(super) payload: Option<&'a RawValue>,
+    pub(crate) payload: Option<&'a RawValue>,
     #[serde(default)]
-    pub(super) error: Option<RpcError>,
+    pub(crate) error: Option<RpcError>,
     #[serde(default)]
-    pub(super) event: Option<String>,
+    pub(crate) event: Option<String>,
     #[serde(default)]
     pub(super) seq: Option<u64>,
 }
@@ -121,7 +121,7 @@ impl RpcError {
 
 /// The first event of a connection.
 #[derive(Debug, Deserialize)]
-pub(super) struct Challenge {
+pub(crate) struct Challenge {
     pub(super) nonce: String,
     /// The gateway's clock. Signed back as it is, so that a wrong clock on our side does no harm.
     pub(super) ts: u64,
@@ -129,7 +129,7 @@ pub(super) struct Challenge {
 
 /// The answer to a successful `connect`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Hello {
+pub(crate) struct Hello {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) protocol: u32,
@@ -180,7 +180,7 @@ pub struct Presence {
 }
 
 /// Whether a `shutdown` event announces a restart. A plain stop has the member too on old versions, but as `null`.
-pub(super) fn announces_restart(payload: &str) -> bool {
+pub(crate) fn announces_restart(payload: &str) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Shutdown {

@@ -32,7 +32,7 @@ pub struct Lists {
 }
 
 /// What an event of the gateway means for pairing; `None` for events that mean nothing to us.
-pub(super) fn notice(name: &str, payload: &str) -> Option<Notice> {
+pub(crate) fn notice(name: &str, payload: &str) -> Option<Notice> {
     Some(match name {
         "device.pair.requested" => {
             Notice::Requested(serde_json::from_str::<WireDevice>(payload).ok()?.pending()?.into())
@@ -103,7 +103,7 @@ impl std::ops::Deref for Text {
 
 /// The records stay unparsed at first, so that one odd record does not hide the others.
 #[derive(Debug, Deserialize)]
-pub(super) struct WireList {
+pub(crate) struct WireList {
     #[serde(default)]
     pending: Vec<Box<RawValue>>,
     #[serde(default)]
@@ -111,7 +111,7 @@ pub(super) struct WireList {
 }
 
 impl WireList {
-    pub(super) fn into_lists<T: DeserializeOwned>(
+    pub(crate) fn into_lists<T: DeserializeOwned>(
         self,
         pending: impl Fn(T) -> Option<Pending>,
         approved: impl Fn(T) -> Option<Approved>,
@@ -126,7 +126,7 @@ impl WireList {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct WireDevice {
+pub(crate) struct WireDevice {
     request_id: Text,
     device_id: Text,
     display_name: Text,
@@ -149,7 +149,7 @@ impl WireDevice {
         if self.roles.is_empty() { tidy(&self.role) } else { tidy_all(&self.roles).join(",") }
     }
 
-    pub(super) fn pending(self) -> Option<Pending> {
+    pub(crate) fn pending(self) -> Option<Pending> {
         Some(Pending {
             kind: Kind::Device,
             request_id: exact_id(&self.request_id)?,
@@ -169,7 +169,7 @@ impl WireDevice {
         })
     }
 
-    pub(super) fn approved(self) -> Option<Approved> {
+    pub(crate) fn approved(self) -> Option<Approved> {
         Some(Approved {
             kind: Kind::Device,
             device_id: exact_id(&self.device_id)?,
@@ -191,7 +191,7 @@ impl WireDevice {
 /// A node's record. On 2026.4.9 it carries the node's secret token, which is not even read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct WireNode {
+pub(crate) struct WireNode {
     request_id: Text,
     node_id: Text,
     display_name: Text,
@@ -206,7 +206,7 @@ pub(super) struct WireNode {
 }
 
 impl WireNode {
-    pub(super) fn pending(self) -> Option<Pending> {
+    pub(crate) fn pending(self) -> Option<Pending> {
         Some(Pending {
             kind: Kind::Node,
             request_id: exact_id(&self.request_id)?,
@@ -226,7 +226,7 @@ impl WireNode {
         })
     }
 
-    pub(super) fn approved(self) -> Option<Approved> {
+    pub(crate) fn approved(self) -> Option<Approved> {
         Some(Approved {
             kind: Kind::Node,
             device_id: exact_id(&self.node_id)?,
@@ -247,13 +247,13 @@ impl WireNode {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct WireChannels {
-    pub(super) requests: Vec<WireChannel>,
+pub(crate) struct WireChannels {
+    pub(crate) requests: Vec<WireChannel>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct WireChannel {
+pub(crate) struct WireChannel {
     request_id: Text,
     channel: Text,
     account_id: Text,
@@ -264,7 +264,7 @@ pub(super) struct WireChannel {
 }
 
 impl WireChannel {
-    pub(super) fn pending(self) -> Option<Pending> {
+    pub(crate) fn pending(self) -> Option<Pending> {
         Some(Pending {
             kind: Kind::Channel,
             request_id: exact_id(&self.request_id)?,

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 
 /// A new connection is left alone for so long, to finish its handshake. At the cap this paces a flood: who comes next
 /// waits in the kernel's queue instead of evicting one that was about to speak.
-const GRACE: Duration = Duration::from_millis(20);
+const GRACE: Duration = Duration::from_millis(50);
 
 /// What a connection is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +72,7 @@ impl Connections {
     pub fn admit(&self) -> Result<Permit, Option<Instant>> {
         let mut slots = self.lock();
         if slots.open.len() >= self.max {
-            let (victim, since) = slots.victim().ok_or(None)?;
-            if since.elapsed() < GRACE {
-                return Err(Some(since + GRACE));
-            }
+            let victim = slots.victim()?;
             if let Some(slot) = slots.open.remove(&victim) {
                 slot.evict.cancel();
                 self.evicted.inc();
@@ -96,11 +93,19 @@ impl Connections {
 }
 
 impl Slots {
-    /// The oldest connection of the least worth; ids grow with age, so the first one found is the oldest.
-    fn victim(&self) -> Option<(u64, Instant)> {
-        [Use::Fresh, Use::Unproven, Use::Idle]
-            .iter()
-            .find_map(|used| self.open.iter().find(|(_, slot)| slot.used == *used).map(|(id, slot)| (*id, slot.since)))
+    /// The oldest connection of the least worth that had its grace, or when the next one has had it. One that proved
+    /// itself gives way only when there are no others.
+    fn victim(&self) -> Result<u64, Option<Instant>> {
+        // Ids grow with age, so the first one found is the oldest.
+        let oldest = |used| self.open.iter().find(|(_, slot)| slot.used == used);
+        let unproven = [oldest(Use::Fresh), oldest(Use::Unproven)].into_iter().flatten();
+        if let Some((id, _)) = unproven.clone().find(|(_, slot)| slot.since.elapsed() >= GRACE) {
+            return Ok(*id);
+        }
+        match unproven.map(|(_, slot)| slot.since + GRACE).min() {
+            Some(ripe) => Err(Some(ripe)),
+            None => oldest(Use::Idle).map(|(id, _)| *id).ok_or(None),
+        }
     }
 }
 
@@ -149,8 +154,12 @@ mod tests {
         let shaken = admitted(&table).await.unwrap();
         shaken.set(Use::Unproven);
         let fresh = admitted(&table).await.unwrap();
+        tokio::time::advance(GRACE).await;
         let _new = admitted(&table).await.unwrap();
         assert!(fresh.evicted.is_cancelled() && !shaken.evicted.is_cancelled() && !idle.evicted.is_cancelled());
+        // The newest has its grace, so one of more worth gives way at once: nobody has to wait.
+        assert!(table.admit().is_ok());
+        assert!(shaken.evicted.is_cancelled() && !idle.evicted.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

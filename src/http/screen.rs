@@ -18,7 +18,7 @@ const MAX_URI: usize = 1024;
 ///
 /// # Errors
 /// A problem that says which header is wrong.
-pub(super) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
+pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
     let headers = request.headers();
     if request.uri().path_and_query().map_or(0, |p| p.as_str().len()) > MAX_URI {
         return Err(Problem::new("uri_too_long", format!("the URI has more than {MAX_URI} characters")));

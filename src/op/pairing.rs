@@ -92,7 +92,7 @@ impl Pairings {
 
     /// Changes the book and publishes what follows from it: the view, the events, the audit of what was not ours.
     async fn update(&self, change: impl FnOnce(&mut Book) -> Vec<Happened>) {
-        let happened = {
+        let (happened, unkept) = {
             let mut book = self.book();
             let happened = change(&mut book);
             let view = book.view();
@@ -104,9 +104,11 @@ impl Pairings {
                     draft.tell(name, data);
                 }
             });
-            happened
+            (happened, book.has_unkept())
         };
-        self.unkept.notify_one();
+        if unkept {
+            self.unkept.notify_one();
+        }
         for event in happened {
             if let Happened::Exceeded(device, what) = &event {
                 self.take_back(device, what).await;
@@ -200,10 +202,8 @@ impl Pairings {
     /// Puts the outcome on record and waits until both records are durable.
     async fn record_outcome(&self, caller: &Caller, verb: &str, target: &str, outcome: (&str, &str), intent: Durable) {
         let entry = Self::entry(caller, verb, target, outcome.0, outcome.1);
-        let (intent, outcome) = tokio::join!(intent.wait(), async {
-            // The outcome may wait for the next fsync: the intent tells who asked for what.
-            self.audit.append(entry).await.map(|_| ())
-        });
+        // The outcome may wait for the next fsync: the intent tells who asked for what.
+        let (intent, outcome) = tokio::join!(intent.wait(), self.audit.append_soon(entry));
         let failed = intent.and(outcome).err().map(|e| {
             let remedy = "Make room on the disk of state_dir; calls that change something are refused until then.";
             (format!("the audit could not be made durable: {e}"), remedy.to_owned())

@@ -159,9 +159,14 @@ impl Book {
         self.ours.iter().any(|o| o.kind == kind && o.request_id == request_id)
     }
 
+    /// Whether who approved what has yet to be written down.
+    pub fn has_unkept(&self) -> bool {
+        self.kept_version != self.credits_version
+    }
+
     /// Who approved what and its version, if that is not written down yet.
     pub fn unkept_credits(&self) -> Option<(u64, Vec<Credit>)> {
-        if self.kept_version == self.credits_version {
+        if !self.has_unkept() {
             return None;
         }
         let mut credits: Vec<Credit> = self.credits.values().cloned().collect();
