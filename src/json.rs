@@ -40,7 +40,7 @@ mod tests {
         assert!(fault(r#"{"inner":{"name":7}}"#).starts_with("at inner.name: invalid type"));
         assert!(fault(r#"{"other":1}"#).contains("unknown field `other`"));
         assert!(fault(r#"{"inner":null,"inner":null}"#).contains("duplicate field `inner`"));
-        assert!(fault(r#"{} {}"#).contains("trailing"));
+        assert!(fault(r"{} {}").contains("trailing"));
         assert!(fault(&"[".repeat(20_000)).contains("line 1"));
     }
 }

@@ -1,4 +1,14 @@
 //! The control daemon beside an OpenClaw gateway.
+//!
+//! ```text
+//! HTTPS request -> http (limits, TLS, timeouts) -> auth (principal, tier) -> api (route -> typed command)
+//!    -> op (decide) -> gateway | files   (the only effects)
+//!    -> state (publish generation N+1)            and back: outcome -> problem or body -> response
+//! ```
+//!
+//! A module may use those below it in `docs/architecture.md`, never those above.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests plant files and damage on purpose"))]
+
 pub mod api;
 pub mod audit;
 pub mod auth;

@@ -1,6 +1,7 @@
 //! Makes the README's table of what each gateway version can do from what the tests put on record.
 //!
 //! `compat --write` rewrites the table, `compat --check` fails when it is out of date.
+#![allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a tool of the build, not the daemon")]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

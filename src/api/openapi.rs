@@ -55,16 +55,28 @@ fn readyz() -> Value {
     })
 }
 
+/// What any request may be refused for, before its route matters.
+const FROM_THE_HEAD: [&str; 9] = [
+    "bad_request",
+    "misdirected",
+    "origin_refused",
+    "length_required",
+    "uri_too_long",
+    "body_too_large",
+    "unsupported_media_type",
+    "invalid_body",
+    "invalid_query",
+];
+
 /// Statuses of problems that a route can answer with.
 fn problem_statuses(route: &Route) -> Vec<u16> {
     let mut statuses: Vec<u16> = problem::codes()
         .filter(|(code, ..)| match *code {
-            "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" => route.tier > Tier::Public,
-            "internal" => route.tier > Tier::Public,
+            "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "internal" => {
+                route.tier > Tier::Public
+            }
             "too_many_streams" => route.endpoint == Endpoint::Events,
-            "invalid_query" => true,
-            "bad_request" | "misdirected" | "origin_refused" | "length_required" | "uri_too_long" => true,
-            "body_too_large" | "unsupported_media_type" | "invalid_body" => true,
+            code if FROM_THE_HEAD.contains(&code) => true,
             _ => route.tier >= Tier::Dangerous,
         })
         .map(|(_, status, _)| status)

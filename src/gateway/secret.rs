@@ -115,6 +115,7 @@ mod tests {
         find(&gateway, &env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Env>())
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with a result")]
     fn token(text: &str) -> Result<Credential, String> {
         Ok(Credential::Token(Secret::new(text.to_owned())))
     }

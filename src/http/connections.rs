@@ -175,7 +175,9 @@ mod tests {
     async fn busy_connections_are_never_evicted() {
         let table = Connections::new(2, &Metrics::default());
         let permits = [admitted(&table).await.unwrap(), admitted(&table).await.unwrap()];
-        permits.iter().for_each(|p| p.set(Use::Busy));
+        for permit in &permits {
+            permit.set(Use::Busy);
+        }
         assert!(admitted(&table).await.is_none());
         permits[1].set(Use::Idle);
         assert!(admitted(&table).await.is_some());

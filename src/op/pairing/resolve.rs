@@ -139,7 +139,7 @@ mod tests {
         let any = Expect::default();
         let narrow = Expect { max_scopes: Some(vec!["operator.read".into()]), ..Expect::default() };
         assert_eq!(only_pending(&[], &any).unwrap_err().code(), "no_pending_request");
-        assert_eq!(only_pending(&[admin.clone()], &any).unwrap().request_id, "a");
+        assert_eq!(only_pending(std::slice::from_ref(&admin), &any).unwrap().request_id, "a");
         assert_eq!(only_pending(&[read.clone(), admin.clone()], &any).unwrap_err().code(), "ambiguous");
         assert_eq!(only_pending(&[read.clone(), admin], &narrow).unwrap().request_id, "r");
         assert_eq!(only_pending(&[read.clone(), read], &narrow).unwrap_err().code(), "ambiguous");
