@@ -17,10 +17,9 @@ async fn trickle(wire: &mut Wire, text: &str, pause: Duration, limit: Duration) 
         if Instant::now() > end || wire.send(&[byte]).await.is_err() {
             break;
         }
-        match wire.answer(pause).await {
-            Ok(answer) => return answer.map(|a| a.status),
-            // Neither an answer nor a close yet.
-            Err(_) => {}
+        // An error is neither an answer nor a close yet.
+        if let Ok(answer) = wire.answer(pause).await {
+            return answer.map(|a| a.status);
         }
     }
     None

@@ -14,8 +14,8 @@ fn sender(id: &str) -> Value {
 }
 
 fn node_entry(list: &Value, id: &str) -> Option<Value> {
-    let nodes = list["approved"].as_array()?.iter().filter(|one| one["kind"] == "node");
-    nodes.cloned().find(|one| one["device_id"] == id)
+    let mut nodes = list["approved"].as_array()?.iter().filter(|one| one["kind"] == "node");
+    nodes.find(|one| one["device_id"] == id).cloned()
 }
 
 #[tokio::test]

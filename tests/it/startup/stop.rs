@@ -18,7 +18,7 @@ async fn both_signals_stop_it_with_streams_and_polls_open() -> anyhow::Result<()
         let mut stream = sidecar.client().events("/v1/events", None).await?;
         stream.next(LIMIT).await?;
         let mut idle = Wire::open(sidecar.edge_addr()).await?;
-        assert!(idle.get("/v1/state", &sidecar.support_token().to_owned(), LIMIT).await?.is_some());
+        assert!(idle.get("/v1/state", sidecar.support_token(), LIMIT).await?.is_some());
         let _silent = Wire::open(sidecar.edge_addr()).await?;
         let socket = sidecar.unix_path().to_owned();
         assert!(socket.exists());
@@ -43,7 +43,7 @@ async fn a_call_under_way_gets_its_answer() -> anyhow::Result<()> {
     let (client, body) = (scene.sidecar.client(), json!({"kind": "device", "request_id": scene.request_id}));
     let before = scene.writes();
     let call = tokio::spawn(async move { client.post("/v1/pairing/approve", &body).await });
-    scene.fake.wait_until("the approve", LIMIT, |core| core.calls.get("device.pair.approve").is_some()).await?;
+    scene.fake.wait_until("the approve", LIMIT, |core| core.calls.contains_key("device.pair.approve")).await?;
     assert!(scene.writes() > before);
     send_signal(scene.sidecar.pid(), "TERM").await?;
     let reply = call.await?;
