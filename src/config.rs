@@ -192,7 +192,11 @@ impl Config {
         let mut values = BTreeMap::new();
         match text.parse::<toml::Table>() {
             Ok(table) => flatten("", table, &mut values),
-            Err(e) => faults.push(fault("TOML", e.to_string().trim_end())),
+            Err(e) => {
+                // Not the error's own text: it quotes the line, which may hold a token.
+                let line = text[..e.span().map_or(0, |s| s.start.min(text.len()))].matches('\n').count() + 1;
+                faults.push(fault("TOML", &format!("line {line}: {}", e.message())));
+            }
         }
         let mut config = Self::default();
         for key in KEYS {

@@ -28,7 +28,7 @@ use crate::auth::{Auth, Tier};
 use crate::clock::UnixMs;
 use crate::config::{self, Config, Env};
 use crate::gateway::frames::{Challenge, Hello, Incoming, RpcError, announces_restart};
-use crate::gateway::records::{WireChannel, WireChannels, WireDevice, WireList, WireNode, notice};
+use crate::gateway::records::{Lists, WireChannel, WireChannels, WireDevice, WireList, WireNode, notice};
 use crate::gateway::secret::{self, Credential};
 use crate::gateway::{CallError, Notice};
 use crate::http::screen::screen;
@@ -59,13 +59,9 @@ fn gateway_payload(text: &str) {
     let _ = serde_json::from_str::<Hello>(text);
     let _ = serde_json::from_str::<Challenge>(text);
     let _ = announces_restart(text);
-    for name in ["device.pair.requested", "node.pair.requested"] {
-        if let Some(Notice::Requested(pending)) = notice(name, text) {
-            check_shown(&PendingBody::of(&pending, UnixMs::now()));
-        }
-    }
-    for name in ["device.pair.resolved", "node.pair.resolved", "presence"] {
+    for name in ["device.pair.requested", "node.pair.requested", "device.pair.resolved", "presence"] {
         match notice(name, text) {
+            Some(Notice::Requested(pending)) => check_shown(&PendingBody::of(&pending, UnixMs::now())),
             Some(Notice::Resolved(_, id, _)) => check_shown(&id),
             Some(Notice::Presence(ids)) => check_shown(&ids),
             _ => {}
@@ -87,7 +83,7 @@ fn gateway_error(error: RpcError) {
     check_shown(&Problem::from(Refused::from(CallError::Rejected(error))));
 }
 
-fn check_lists(lists: &crate::gateway::records::Lists) {
+fn check_lists(lists: &Lists) {
     assert!(lists.pending.len() <= 256 && lists.approved.len() <= 1024);
     assert!(lists.pending.iter().all(|p| !p.request_id.is_empty() && !p.device_id.is_empty() && p.device_id != "own"));
     assert!(lists.approved.iter().all(|a| !a.device_id.is_empty() && a.device_id != "own"));

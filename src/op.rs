@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gateway::records::tidy;
 use crate::gateway::{CallError, Down};
 use crate::state::Pending;
 
@@ -125,9 +126,11 @@ impl From<CallError> for Refused {
             CallError::Unsupported => Self::UnsupportedByGateway("the method this needs does not exist there"),
             CallError::Lost | CallError::TimedOut => Self::GatewayUnreachable { sent: true },
             CallError::Rejected(error) if error.is_starting() => Self::GatewayStarting,
-            CallError::Rejected(error) if error.is_missing_scope() => Self::MissingAuthority(error.message),
-            CallError::Rejected(error) => Self::GatewayError(format!("{}: {}", error.code, error.message)),
-            CallError::Malformed(what) => Self::GatewayError(format!("an unreadable answer: {what}")),
+            CallError::Rejected(error) if error.is_missing_scope() => Self::MissingAuthority(tidy(&error.message)),
+            CallError::Rejected(error) => {
+                Self::GatewayError(format!("{}: {}", tidy(&error.code), tidy(&error.message)))
+            }
+            CallError::Malformed(what) => Self::GatewayError(format!("an unreadable answer: {}", tidy(&what))),
         }
     }
 }

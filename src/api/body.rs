@@ -258,7 +258,9 @@ impl RejectBody {
     /// A problem that names the field.
     pub fn command(self) -> Result<ChangeCommand, Problem> {
         let channel = match (self.kind, self.channel) {
-            (Kind::Channel, channel) => Some((id("channel", channel)?, self.account)),
+            (Kind::Channel, channel) => {
+                Some((id("channel", channel)?, self.account.map(|a| id("account", Some(a))).transpose()?))
+            }
             (_, None) if self.account.is_none() => None,
             _ => return Err(invalid("channel and account belong to kind channel only")),
         };

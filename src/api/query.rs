@@ -27,12 +27,16 @@ impl Query {
         for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(param) = params.iter().find(|p| p.name == name) else {
-                return Err(Problem::new("invalid_query", format!("{name:.60?} is no parameter of this call")));
+                return Err(Problem::new(
+                    "invalid_query",
+                    format!("{:?} is no parameter of this call", name.chars().take(60).collect::<String>()),
+                ));
             };
             if found.iter().any(|(known, _)| *known == param.name) {
                 return Err(Problem::new("invalid_query", format!("{name} is given twice")));
             }
-            let number = value.parse().ok().filter(|n| *n <= param.max).ok_or_else(|| {
+            let digits = Some(value).filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+            let number = digits.and_then(|v| v.parse().ok()).filter(|n| *n <= param.max).ok_or_else(|| {
                 Problem::new("invalid_query", format!("{name} must be a whole number from 0 to {}", param.max))
             })?;
             found.push((param.name, number));

@@ -20,6 +20,7 @@ pub const GENESIS: &str = "00000000000000000000000000000000000000000000000000000
 const HASH_FIELD: &str = ",\"hash\":\"";
 const HASH_TAIL: usize = HASH_FIELD.len() + 64 + 2;
 const MAX_LINE: u64 = 16 * 1024;
+const MAX_BODY_BYTES: usize = 16 * 1024 - 2;
 
 /// What happened, as the rest of the program states it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,14 +94,20 @@ impl Head {
     /// # Errors
     /// Never for the entries this program makes; serialisation is fallible by type only.
     pub fn append(&self, entry: &Entry) -> io::Result<(String, Self)> {
-        let body = Body { n: self.n + 1, entry, prev: &self.hash };
-        let mut line = serde_json::to_string(&body).map_err(io::Error::other)?;
+        let n = self.n.checked_add(1).ok_or_else(|| io::Error::other("the chain is at its end"))?;
+        let text = |entry| serde_json::to_string(&Body { n, entry, prev: &self.hash }).map_err(io::Error::other);
+        let mut line = text(entry)?;
+        if line.len() + HASH_TAIL > MAX_BODY_BYTES {
+            // A longer line would not be read back: the chain would count as broken.
+            let short = |text: &str| text.chars().take(256).collect();
+            line = text(&Entry { target: short(&entry.target), detail: short(&entry.detail), ..entry.clone() })?;
+        }
         line.pop();
         let hash = HEXLOWER.encode(&Sha256::digest(line.as_bytes()));
         line.push_str(HASH_FIELD);
         line.push_str(&hash);
         line.push_str("\"}\n");
-        Ok((line, Self { n: self.n + 1, hash }))
+        Ok((line, Self { n, hash }))
     }
 }
 
@@ -155,16 +162,16 @@ pub fn walk(files: &[PathBuf], mut visit: impl FnMut(Record)) -> io::Result<Resu
     for path in files {
         let mut reader = BufReader::new(File::open(path)?);
         while let Some(line) = next_line(&mut reader)? {
-            let expected = head.as_ref().map(|h| h.n + 1);
+            let expected = head.as_ref().map(|h| h.n.saturating_add(1));
             let record = match parse_line(&line) {
                 Ok(record) => record,
                 Err(why) => return Ok(Err(Broken { n: expected.unwrap_or(1), why: format!("the record {why}") })),
             };
             if let Some(before) = &head
-                && (record.n != before.n + 1 || record.prev != before.hash)
+                && (Some(record.n) != before.n.checked_add(1) || record.prev != before.hash)
             {
                 let why = format!("record {} does not follow record {}", record.n, before.n);
-                return Ok(Err(Broken { n: before.n + 1, why }));
+                return Ok(Err(Broken { n: before.n.saturating_add(1), why }));
             }
             head = Some(Head { n: record.n, hash: record.hash.clone() });
             visit(record);
@@ -181,7 +188,8 @@ fn next_line(reader: &mut BufReader<File>) -> io::Result<Option<String>> {
         return Ok(None);
     }
     bytes.pop();
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    // Never lossy: a damaged character would read as U+FFFD and could fit the hash of a line that has one.
+    Ok(Some(String::from_utf8(bytes).unwrap_or_default()))
 }
 
 #[cfg(test)]

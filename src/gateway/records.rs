@@ -65,7 +65,7 @@ fn resolved(kind: Kind, payload: &str) -> Option<Notice> {
 }
 
 /// Text from the gateway made safe to show: no control characters, none that turn or hide text, at most 256 in all.
-pub(super) fn tidy(text: &str) -> String {
+pub(crate) fn tidy(text: &str) -> String {
     let hidden = |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{61c}' | '\u{feff}');
     text.chars().filter(|c| !c.is_control() && !hidden(*c)).take(MAX_TEXT).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jsonc_parser::errors::ParseErrorKind;
 use serde::Deserialize;
 
 use crate::config;
@@ -80,7 +81,15 @@ fn from_config(path: &Path, env: &config::Env) -> Result<Option<Credential>, Str
     let text = files::read_text(path, MAX_CONFIG).map_err(|e| format!("gateway.config_path: {e}"))?;
     let options = jsonc_parser::ParseOptions { allow_missing_commas: false, ..Default::default() };
     let parsed: Option<OpenClaw> = jsonc_parser::parse_to_serde_value(text.trim_start_matches('\u{feff}'), &options)
-        .map_err(|e| format!("{} cannot be read as JSON5: {e}", path.display()))?;
+        .map_err(|e| {
+            // The kind in our words: serde's quotes the value, which may be the secret.
+            let what = match e.kind() {
+                ParseErrorKind::Custom(_) => "a member of gateway.auth has the wrong type".to_owned(),
+                kind => kind.to_string(),
+            };
+            let (line, column) = (e.line_display(), e.column_display());
+            format!("{} cannot be read as JSON5: {what} on line {line} column {column}", path.display())
+        })?;
     let auth = parsed.unwrap_or_default().gateway.auth;
     let value = |text: Option<String>| text.and_then(|text| non_empty(&substitute(&text, env)));
     Ok(match auth.mode.as_deref() {

@@ -16,6 +16,9 @@ use crate::metrics::Metrics;
 /// waits in the kernel's queue instead of evicting one that was about to speak.
 const GRACE: Duration = Duration::from_millis(50);
 
+/// One that completed its handshake is about to send its request: it gets longer.
+const GRACE_SHAKEN: Duration = Duration::from_millis(200);
+
 /// What a connection is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -99,10 +102,11 @@ impl Slots {
         // Ids grow with age, so the first one found is the oldest.
         let oldest = |used| self.open.iter().find(|(_, slot)| slot.used == used);
         let unproven = [oldest(Use::Fresh), oldest(Use::Unproven)].into_iter().flatten();
-        if let Some((id, _)) = unproven.clone().find(|(_, slot)| slot.since.elapsed() >= GRACE) {
+        let ripe = |slot: &Slot| slot.since + if slot.used == Use::Fresh { GRACE } else { GRACE_SHAKEN };
+        if let Some((id, _)) = unproven.clone().find(|(_, slot)| ripe(slot) <= Instant::now()) {
             return Ok(*id);
         }
-        match unproven.map(|(_, slot)| slot.since + GRACE).min() {
+        match unproven.map(|(_, slot)| ripe(slot)).min() {
             Some(ripe) => Err(Some(ripe)),
             None => oldest(Use::Idle).map(|(id, _)| *id).ok_or(None),
         }
@@ -155,11 +159,13 @@ mod tests {
         shaken.set(Use::Unproven);
         let fresh = admitted(&table).await.unwrap();
         tokio::time::advance(GRACE).await;
-        let _new = admitted(&table).await.unwrap();
+        let new = admitted(&table).await.unwrap();
         assert!(fresh.evicted.is_cancelled() && !shaken.evicted.is_cancelled() && !idle.evicted.is_cancelled());
-        // The newest has its grace, so one of more worth gives way at once: nobody has to wait.
+        // With the newest shaken too, the oldest shaken one is next, and never the one that proved itself.
+        new.set(Use::Unproven);
+        tokio::time::advance(GRACE_SHAKEN).await;
         assert!(table.admit().is_ok());
-        assert!(shaken.evicted.is_cancelled() && !idle.evicted.is_cancelled());
+        assert!(shaken.evicted.is_cancelled() && !new.evicted.is_cancelled() && !idle.evicted.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,18 +55,26 @@ fn check_host<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(
     if host.is_some_and(|host| is_served(host, host_names)) {
         Ok(())
     } else {
-        Err(Problem::new("misdirected", format!("host {:.100?} is not served here", host.unwrap_or_default())))
+        Err(Problem::new("misdirected", format!("host {:?} is not served here", start(host.unwrap_or_default()))))
     }
 }
 
 /// An IP literal cannot be the target of DNS rebinding; a name can, unless it is one of ours.
 fn is_served(host: &str, host_names: &HashSet<String>) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or(("", "")),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
+    if !rest.is_empty() && !rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit())) {
+        return false;
+    }
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.parse::<IpAddr>().is_ok() || host_names.contains(&name)
+}
+
+/// As much of a text as an error repeats; a precision in the format does not cut with `?`.
+fn start(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn check_length(headers: &HeaderMap) -> Result<(), Problem> {
@@ -95,7 +103,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     if media_type.eq_ignore_ascii_case("application/json") {
         Ok(())
     } else {
-        Err(Problem::new("unsupported_media_type", format!("Content-Type is {text:.100?}, not application/json")))
+        Err(Problem::new("unsupported_media_type", format!("Content-Type is {:?}, not application/json", start(text))))
     }
 }
 
