@@ -16,6 +16,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 use crate::auth::Auth;
@@ -62,6 +63,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// This process.
     pub about: About,
+    /// Wakes calls that wait for news when the process ends.
+    pub stopping: CancellationToken,
 }
 
 /// An authorised request, without HTTP around it.

@@ -91,6 +91,7 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
     };
     announce(&about);
     let metrics = Arc::new(Metrics::default());
+    let stopping = CancellationToken::new();
     let context = Context {
         state: state.clone(),
         gateway,
@@ -99,8 +100,8 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
         auth: auth.clone(),
         metrics: metrics.clone(),
         about,
+        stopping: stopping.clone(),
     };
-    let stopping = CancellationToken::new();
     let shared = Arc::new(Shared {
         context: Arc::new(context),
         auth: auth.clone(),

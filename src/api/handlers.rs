@@ -83,8 +83,14 @@ async fn newer_than(context: &Context, seen: u64, timeout_s: u64) -> std::sync::
     let mut watch = context.state.watch();
     loop {
         let snapshot = watch.borrow_and_update().clone();
-        if snapshot.generation > seen || !matches!(tokio::time::timeout_at(deadline, watch.changed()).await, Ok(Ok(())))
-        {
+        if snapshot.generation > seen {
+            return snapshot;
+        }
+        let news = tokio::select! {
+            news = tokio::time::timeout_at(deadline, watch.changed()) => matches!(news, Ok(Ok(()))),
+            () = context.stopping.cancelled() => false,
+        };
+        if !news {
             return snapshot;
         }
     }

@@ -106,7 +106,12 @@ impl Connection {
             self.link.send_replace(Link::Down(down.clone()));
             // Once per reason: a gateway that is away for hours must not fill the log.
             if logged.as_ref() != Some(&down) {
-                tracing::info!(reason = ?down, "gateway connection down");
+                match &down {
+                    Down::Unauthorized(why) => {
+                        tracing::warn!(code = why.code, remedy = why.remedy, "{}", why.summary);
+                    }
+                    other => tracing::info!(reason = ?other, "gateway connection down"),
+                }
                 logged = Some(down.clone());
             }
             tokio::select! {

@@ -196,7 +196,10 @@ impl Pairings {
     /// Puts the intent on record before anything is done; the returned half tells when it is durable.
     async fn record_intent(&self, caller: &Caller, verb: &str, target: &str) -> Result<Durable, Refused> {
         let intent = Self::entry(caller, verb, target, "intent", "");
-        self.audit.append(intent).await.map_err(|e| Refused::AuditUnavailable(e.to_string()))
+        self.audit.append(intent).await.map_err(|e| {
+            self.tell_audit(Some(&e));
+            Refused::AuditUnavailable(e.to_string())
+        })
     }
 
     /// Puts the outcome on record and waits until both records are durable.
@@ -204,11 +207,17 @@ impl Pairings {
         let entry = Self::entry(caller, verb, target, outcome.0, outcome.1);
         // The outcome may wait for the next fsync: the intent tells who asked for what.
         let (intent, outcome) = tokio::join!(intent.wait(), self.audit.append_soon(entry));
-        let failed = intent.and(outcome).err().map(|e| {
+        self.tell_audit(intent.and(outcome).err().as_ref());
+    }
+
+    /// Opens or closes the finding about the audit.
+    fn tell_audit(&self, failed: Option<&io::Error>) {
+        let text = failed.map(|e| {
+            tracing::error!(error = %e, "the audit cannot be written");
             let remedy = "Make room on the disk of state_dir; calls that change something are refused until then.";
-            (format!("the audit could not be made durable: {e}"), remedy.to_owned())
+            (format!("the audit cannot be written: {e}"), remedy.to_owned())
         });
-        self.state.publish(|draft| draft.snapshot.set_finding("audit_not_durable", Severity::Error, failed));
+        self.state.publish(|draft| draft.snapshot.set_finding("audit_not_durable", Severity::Error, text));
     }
 
     fn entry(caller: &Caller, verb: &str, target: &str, outcome: &str, detail: &str) -> Entry {
