@@ -1,7 +1,7 @@
 # `make` shows what there is to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt gateways compat tools
+.PHONY: help demo test bench lint fmt gateways packaging compat tools
 
 GATEWAYS := 2026.9.6 2026.6.11 2026.4.9
 # In CI the dependencies are exactly those of Cargo.lock, and one failed test does not hide the others.
@@ -17,7 +17,7 @@ demo: tools ## a real gateway, a real browser that waits for approval, and the s
 	@cargo build --quiet $(LOCKED) --bin openclaw-sidecar --example demo
 	@cargo run --quiet $(LOCKED) --example demo
 
-test: tools gateways ## every test, most of them against real gateways (first run: installs them, 2 GB)
+test: tools gateways packaging ## every test, most of them against real gateways (first run: installs them, 2 GB)
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run $(LOCKED) $(NO_FAIL_FAST) && cargo test $(LOCKED) --doc; \
 	else \
@@ -47,6 +47,9 @@ fmt: tools ## format the code
 
 gateways: tools ## install the real gateways the tests run, into target/gateways
 	@tests/gateways/install node $(GATEWAYS)
+
+packaging: tools ## install what the tests of images and units need: podman, a small Debian (skipped where impossible)
+	@tests/packaging/install check && tests/packaging/install || true
 
 tools:
 	@.ci/check-tools

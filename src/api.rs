@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod handlers;
+pub mod launch;
 pub mod problem;
 pub mod query;
 pub mod routes;
@@ -21,9 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::gateway::Gateway;
+use crate::harden;
 use crate::metrics::Metrics;
 use crate::op::Caller;
+use crate::op::decommission::Decommission;
+use crate::op::desired::Desired;
+use crate::op::lifecycle::Lifecycle;
 use crate::op::pairing::Pairings;
+use crate::op::secrets::Secrets;
 use crate::state::{Event, State};
 
 /// Version, build and start of this process.
@@ -31,6 +37,8 @@ use crate::state::{Event, State};
 pub struct About {
     /// When the process started, for the uptime.
     pub started: Instant,
+    /// What the process did to itself before it began.
+    pub hardening: harden::Report,
     /// Where it listens: `tls`, `edge` or `unix`, and the address.
     pub listeners: Vec<(&'static str, String)>,
     /// SHA-256 of the certificate served, for pinning; changes when it is reloaded.
@@ -55,6 +63,8 @@ pub struct Context {
     pub gateway: Gateway,
     /// The pairing operations.
     pub pairings: Arc<Pairings>,
+    /// What only a sidecar that launches the gateway can do.
+    pub launch: Option<Launch>,
     /// The audit.
     pub audit: Audit,
     /// The credentials, for what is wrong with them.
@@ -67,15 +77,32 @@ pub struct Context {
     pub stopping: CancellationToken,
 }
 
+/// The operations of launch mode.
+#[derive(Debug)]
+pub struct Launch {
+    /// Starting, stopping, repairing.
+    pub lifecycle: Lifecycle,
+    /// The desired state.
+    pub desired: Arc<Desired>,
+    /// The gateway's secrets.
+    pub secrets: Arc<Secrets>,
+    /// The end of a tenant.
+    pub decommission: Decommission,
+}
+
 /// An authorised request, without HTTP around it.
 #[derive(Debug)]
 pub struct Call {
     /// Who asks.
     pub caller: Caller,
+    /// The name in the path, where the route has one.
+    pub name: String,
     /// The query text, if any.
     pub query: Option<String>,
     /// The body, already bounded.
     pub body: Bytes,
+    /// `If-Match`, if any.
+    pub if_match: Option<String>,
     /// `If-None-Match`, if any.
     pub if_none_match: Option<String>,
     /// `Last-Event-ID`, if any.

@@ -139,6 +139,11 @@ struct Writer {
     file: File,
     length: u64,
     head: Head,
+    /// So much of the file survives a power cut; `unsynced` follows it.
+    synced: u64,
+    unsynced: Vec<u8>,
+    /// What the file holds beyond `synced` is not known: it has to be written anew.
+    distrusted: bool,
 }
 
 impl Writer {
@@ -148,7 +153,10 @@ impl Writer {
         let length = cut_torn_line(&mut file)?;
         let found = chain::walk(&chain::segments(dir), |_| ())?;
         match found {
-            Ok(head) => Ok(Self { dir: dir.to_owned(), file, length, head }),
+            Ok(head) => {
+                file.sync_data()?;
+                Ok(Self::new(dir, file, length, head))
+            }
             Err(broken) => Self::restart(dir, &broken),
         }
     }
@@ -161,7 +169,7 @@ impl Writer {
             files::rename(path, &dir.join(format!("audit.broken-{stamp}-{k}.jsonl")))?;
         }
         let file = files::open_append(&current_segment(dir))?;
-        let mut writer = Self { dir: dir.to_owned(), file, length: 0, head: Head::default() };
+        let mut writer = Self::new(dir, file, 0, Head::default());
         writer.write(&Entry {
             at: UnixMs::now().rfc3339(),
             actor: "sidecar".to_owned(),
@@ -173,8 +181,13 @@ impl Writer {
             ),
             ..Entry::default()
         })?;
-        writer.file.sync_data()?;
+        writer.make_durable()?;
         Ok(writer)
+    }
+
+    fn new(dir: &Path, file: File, length: u64, head: Head) -> Self {
+        let dir = dir.to_owned();
+        Self { dir, file, length, head, synced: length, unsynced: Vec::new(), distrusted: false }
     }
 
     fn run(mut self, appends: &mpsc::Receiver<Append>) {
@@ -204,48 +217,72 @@ impl Writer {
     }
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        if self.distrusted {
+            self.write_anew()?;
+        }
         if self.length >= SEGMENT_BYTES {
-            self.file.sync_data()?;
+            self.make_durable()?;
             self.rotate()?;
         }
         let (line, head) = self.head.append(entry)?;
         if let Err(e) = self.file.write_all(line.as_bytes()) {
             // Half a line must not stay in front of the next record.
-            self.file.set_len(self.length)?;
+            self.distrusted = self.file.set_len(self.length).is_err();
             return Err(e);
         }
         self.length += line.len() as u64;
+        self.unsynced.extend_from_slice(line.as_bytes());
         self.head = head;
         Ok(())
     }
 
     fn sync(&mut self, waiting: Vec<oneshot::Sender<io::Result<()>>>) {
-        let synced = self.file.sync_data();
+        let synced = self.make_durable();
         if let Err(e) = &synced {
             tracing::error!(error = %e, "the audit could not be made durable");
-            // After a failed fsync the kernel forgets which pages were lost: go on in a new file, never retry this one.
-            if let Err(e) = self.rotate() {
-                tracing::error!(error = %e, "the audit could not be rotated");
-            }
         }
         for durable in waiting {
             let _ = durable.send(synced.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));
         }
     }
 
+    fn make_durable(&mut self) -> io::Result<()> {
+        if self.distrusted || self.file.sync_data().is_err() {
+            return self.write_anew();
+        }
+        self.synced = self.length;
+        self.unsynced.clear();
+        Ok(())
+    }
+
+    /// After a failed fsync the kernel forgets which pages were lost, so this file is never synced again: what is known
+    /// to be durable and what followed it goes into another one. What is on record already is never given up for that.
+    fn write_anew(&mut self) -> io::Result<()> {
+        self.distrusted = true;
+        let path = current_segment(&self.dir);
+        let mut content = files::read_bounded(&path, 2 * SEGMENT_BYTES)?;
+        content.truncate(usize::try_from(self.synced).unwrap_or(usize::MAX));
+        content.extend_from_slice(&self.unsynced);
+        files::replace(&path, &content, 0o600)?;
+        self.file = files::open_append(&path)?;
+        self.length = content.len() as u64;
+        (self.synced, self.distrusted) = (self.length, false);
+        self.unsynced.clear();
+        Ok(())
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
-        // A rotation that failed half-way left no current file: then the older ones were moved already.
+        // A rotation that failed half-way left no current file, or a gap: only what is before the gap moves.
         if current_segment(&self.dir).exists() {
-            for k in (1..OLD_SEGMENTS).rev() {
-                let (from, to) = (old_segment(&self.dir, k), old_segment(&self.dir, k + 1));
-                if from.exists() {
-                    files::rename(&from, &to)?;
-                }
+            let gap = (1..OLD_SEGMENTS).find(|k| !old_segment(&self.dir, *k).exists()).unwrap_or(OLD_SEGMENTS);
+            for k in (1..gap).rev() {
+                files::rename(&old_segment(&self.dir, k), &old_segment(&self.dir, k + 1))?;
             }
             files::rename(&current_segment(&self.dir), &old_segment(&self.dir, 1))?;
         }
         self.file = files::open_append(&current_segment(&self.dir))?;
-        self.length = 0;
+        (self.length, self.synced) = (0, 0);
+        self.unsynced.clear();
         files::sync_parent(&current_segment(&self.dir))
     }
 }

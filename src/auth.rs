@@ -35,8 +35,10 @@ pub enum Tier {
     Safe,
     /// Everything that can be undone.
     Dangerous,
-    /// What cannot be undone: no credential has it alone, a second person must grant it.
+    /// What cannot be undone: asked for by a dangerous credential, done only once a second person granted it.
     Destructive,
+    /// Granting that: only credentials marked `approver`, whatever else they may do.
+    Approver,
 }
 
 impl Tier {
@@ -47,6 +49,7 @@ impl Tier {
             Self::Safe => "safe",
             Self::Dangerous => "dangerous",
             Self::Destructive => "destructive",
+            Self::Approver => "approver",
         }
     }
 }
@@ -58,6 +61,8 @@ pub struct Principal {
     pub id: String,
     /// What it may do.
     pub tier: Tier,
+    /// Whether it may grant what cannot be undone to somebody else.
+    pub approver: bool,
     /// Digest of its credential; `None` for the local socket.
     digest: Option<[u8; 32]>,
 }
@@ -65,12 +70,16 @@ pub struct Principal {
 impl Principal {
     /// A caller on the local socket, whose uid the kernel vouches for.
     pub fn local(uid: u32) -> Self {
-        Self { id: format!("local:{uid}"), tier: Tier::Dangerous, digest: None }
+        Self { id: format!("local:{uid}"), tier: Tier::Dangerous, approver: uid == 0, digest: None }
     }
 
     /// Whether this caller may use a route of `tier`.
     pub fn may(&self, tier: Tier) -> bool {
-        self.tier >= tier
+        match tier {
+            Tier::Approver => self.approver,
+            Tier::Destructive => self.tier >= Tier::Dangerous,
+            tier => self.tier >= tier,
+        }
     }
 }
 
@@ -127,7 +136,12 @@ impl Auth {
         for entry in self.0.entries.borrow().iter() {
             // No early exit: the work does not tell which entry fits, or whether one does.
             if bool::from(entry.digest.ct_eq(&digest)) && entry.valid_at(now) {
-                found = Some(Principal { id: entry.id.clone(), tier: entry.tier, digest: Some(digest) });
+                found = Some(Principal {
+                    id: entry.id.clone(),
+                    tier: entry.tier,
+                    approver: entry.approver,
+                    digest: Some(digest),
+                });
             }
         }
         found
@@ -138,11 +152,13 @@ impl Auth {
         self.look();
         let Some(digest) = principal.digest else { return true };
         let now = UnixMs::now();
-        self.0
-            .entries
-            .borrow()
-            .iter()
-            .any(|e| e.digest == digest && e.id == principal.id && e.tier >= principal.tier && e.valid_at(now))
+        self.0.entries.borrow().iter().any(|e| {
+            e.digest == digest
+                && e.id == principal.id
+                && e.tier >= principal.tier
+                && e.approver >= principal.approver
+                && e.valid_at(now)
+        })
     }
 
     /// A receiver that is told when the credentials change.
@@ -241,7 +257,7 @@ mod tests {
     }
 
     fn auth(tokens: &[(&str, &Token, Tier)]) -> Auth {
-        let entries: Vec<String> = tokens.iter().map(|(id, token, tier)| entry_json(id, token, *tier)).collect();
+        let entries: Vec<String> = tokens.iter().map(|(id, token, tier)| entry_json(id, token, *tier, false)).collect();
         let inline = Some(format!("[{}]", entries.join(",")));
         Auth::load(&config::Auth { credentials_file: None, credentials: inline }).unwrap()
     }
@@ -266,10 +282,13 @@ mod tests {
     }
 
     #[test]
-    fn tiers_include_the_lower_ones_and_nobody_is_destructive_alone() {
-        let local = Principal::local(0);
+    fn tiers_include_the_lower_ones_and_granting_is_apart() {
+        let local = Principal::local(7);
         assert!(local.may(Tier::Public) && local.may(Tier::Safe) && local.may(Tier::Dangerous));
-        assert!(!local.may(Tier::Destructive));
+        assert!(local.may(Tier::Destructive), "it may ask; a grant decides");
+        assert!(!local.may(Tier::Approver) && Principal::local(0).may(Tier::Approver));
+        let reader = Principal { tier: Tier::Safe, approver: true, ..Principal::local(7) };
+        assert!(reader.may(Tier::Approver) && !reader.may(Tier::Dangerous) && !reader.may(Tier::Destructive));
     }
 
     #[test]
@@ -277,7 +296,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials.json");
-        std::fs::write(&path, format!("[{}]", entry_json("a", &Token::random().unwrap(), Tier::Safe))).unwrap();
+        std::fs::write(&path, format!("[{}]", entry_json("a", &Token::random().unwrap(), Tier::Safe, false))).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let config = config::Auth { credentials_file: Some(path), credentials: None };
         assert!(Auth::load(&config).unwrap_err().contains("chmod"));
@@ -288,7 +307,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials.json");
         let (one, two) = (Token::random().unwrap(), Token::random().unwrap());
-        let (first, second) = (entry_json("one", &one, Tier::Safe), entry_json("two", &two, Tier::Safe));
+        let (first, second) = (entry_json("one", &one, Tier::Safe, false), entry_json("two", &two, Tier::Safe, true));
         files::replace(&path, format!("[{first},{second}]").as_bytes(), 0o600).unwrap();
         let config = config::Auth { credentials_file: Some(path.clone()), credentials: None };
         let auth = Auth::load(&config).unwrap();

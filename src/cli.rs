@@ -7,7 +7,8 @@ mod pairing;
 mod show;
 
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +19,9 @@ use crate::auth::credentials::{Token, entry_json};
 use crate::config::keys;
 use crate::config::{Config, Env};
 use crate::daemon::{self, Failure};
+use crate::harden;
+use crate::launcher::output::Output;
+use crate::launcher::{self, layout, seed};
 use client::Client;
 
 /// Exit codes, after sysexits(3).
@@ -55,10 +59,30 @@ reachable | 75 try again later | 78 configuration";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon beside a gateway that somebody else starts
-    Run,
+    /// Launch a gateway and stay beside it: `run -- node dist/index.js gateway`; without a command, only run the daemon
+    /// beside a gateway that somebody else starts
+    Run {
+        /// The gateway's command
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// The daemon, as the launcher starts it
+    #[command(hide = true)]
+    Daemon,
+    /// The process that becomes the gateway, as the launcher starts it
+    #[command(hide = true, subcommand)]
+    Seed(seed::Mission),
+    /// Move a tenant whose files lie directly in the volume into the layout (the launcher does it by itself)
+    Migrate {
+        /// Say what would be done, and touch nothing
+        #[arg(long, required = true)]
+        dry_run: bool,
+    },
     /// Show what the machine is doing; exit code 0 only while the gateway is ready
     Status(StatusArgs),
+    /// Start, stop or restart the gateway (launch mode)
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
     /// What waits for approval, and approving it
     #[command(subcommand)]
     Pairing(pairing::Command),
@@ -83,6 +107,16 @@ struct StatusArgs {
     quiet: bool,
 }
 
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum GatewayCommand {
+    /// Start it if it does not run
+    Start,
+    /// Stop it; it stays stopped until it is started
+    Stop,
+    /// Stop and start it
+    Restart,
+}
+
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
     /// Make a token: the token goes to its holder, the JSON entry into the credentials file
@@ -93,6 +127,9 @@ enum TokenCommand {
         /// safe (read only) or dangerous (may approve)
         #[arg(long, default_value = "dangerous", value_parser = ["safe", "dangerous"])]
         tier: String,
+        /// May grant to others what cannot be undone
+        #[arg(long)]
+        approver: bool,
         /// Print one JSON object {token, entry}
         #[arg(long)]
         json: bool,
@@ -121,6 +158,8 @@ enum ConfigCommand {
 
 /// Parses the command line and does what it says.
 pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCode {
+    let args: Vec<_> = args.collect();
+    let announced = args.iter().any(|word| word == "--");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -132,12 +171,28 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
     let load = || Config::load(file.as_deref(), env);
     let load_to_run = || Config::load_for(file.as_deref(), env, daemon::faults);
     ExitCode::from(match cli.command {
-        Command::Run => with_config(load_to_run(), |config| run(config, env.clone())),
+        Command::Run { command } if command.is_empty() && announced => {
+            err(
+                "run: no gateway command follows `--`; without `--` the daemon runs beside a gateway that somebody else starts",
+            );
+            exit::USAGE
+        }
+        Command::Run { command } if command.is_empty() => with_config(load_to_run(), |config| {
+            log(&config, std::io::stderr);
+            run(config, env.clone(), None)
+        }),
+        Command::Run { command } => launch(file.as_deref(), env, command),
+        Command::Daemon => daemon(file.as_deref(), env),
+        Command::Seed(mission) => seeding(file.as_deref(), env, mission),
+        Command::Migrate { .. } => with_config(load(), |config| migrate(&config)),
         Command::Status(args) => with_config(load(), |config| status(&config, &args)),
+        Command::Gateway(command) => with_config(load(), |config| gateway(&config, command)),
         Command::Pairing(command) => with_config(load(), |config| pairing::run(&config, command)),
         Command::Token(command) => token(command),
         Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => verify(&dir),
-        Command::Audit(AuditCommand::Verify { dir: None }) => with_config(load(), |config| verify(&config.state_dir)),
+        Command::Audit(AuditCommand::Verify { dir: None }) => {
+            with_config(load(), |config| verify(&config.state_dir_in_use()))
+        }
         Command::Config(ConfigCommand::Check) => with_config(load_to_run(), |_| {
             out("ok\n");
             exit::OK
@@ -159,15 +214,129 @@ fn with_config(loaded: Result<Config, crate::config::Faults>, go: impl FnOnce(Co
     }
 }
 
-fn run(config: Config, env: Env) -> u8 {
-    log(&config);
+/// Launch mode. What only the daemon needs may be wrong: the gateway runs, and the daemon says what to correct.
+fn launch(file: Option<&Path>, env: &Env, command: Vec<String>) -> u8 {
+    let (config, others) = match Config::load_to_launch(file, env) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            err(&faults.to_string());
+            return exit::CONFIG;
+        }
+    };
+    if let Err(e) = harden::close_inherited() {
+        err(&format!("inherited descriptors: {e}"));
+    }
+    if let Err(failure) = launcher::block_signals() {
+        err(&failure.to_string());
+        return exit::UNAVAILABLE;
+    }
+    let output = match Output::start() {
+        Ok(output) => output,
+        Err(e) => {
+            err(&format!("output: {e}"));
+            return exit::UNAVAILABLE;
+        }
+    };
+    let writer = output.clone();
+    log(&config, move || writer.clone());
+    for fault in others.0 {
+        tracing::error!(key = fault.key, "{}", fault.what);
+    }
+    let mut env = env.clone();
+    if let Some(file) = file {
+        env.insert("OPENCLAW_SIDECAR_CONFIG".to_owned(), file.display().to_string());
+    }
+    match launcher::run(config, env, command, output) {
+        Ok(()) => exit::OK,
+        Err(failure) => {
+            err(&failure.to_string());
+            if matches!(failure, launcher::Failure::Config(_)) { exit::CONFIG } else { exit::UNAVAILABLE }
+        }
+    }
+}
+
+/// The daemon under a launcher: its standard input is the way to it.
+fn daemon(file: Option<&Path>, env: &Env) -> u8 {
+    use std::os::fd::AsFd as _;
+    let _ = harden::unblock_signals();
+    let _ = harden::close_inherited();
+    let loaded = Config::load_for(file, env, |config| daemon::faults(&config.clone().for_launch()));
+    with_config(loaded, |config| {
+        log(&config, std::io::stderr);
+        match std::io::stdin().as_fd().try_clone_to_owned() {
+            Ok(stdin) => run(config.for_launch(), env.clone(), Some(stdin.into())),
+            Err(e) => {
+                err(&format!("standard input: {e}"));
+                exit::UNAVAILABLE
+            }
+        }
+    })
+}
+
+fn seeding(file: Option<&Path>, env: &Env, mission: seed::Mission) -> u8 {
+    let _ = harden::unblock_signals();
+    let _ = harden::close_inherited();
+    let config = match Config::load_to_launch(file, env) {
+        Ok((config, _)) => config,
+        Err(faults) => {
+            err(&faults.to_string());
+            return exit::CONFIG;
+        }
+    };
+    log(&config, std::io::stderr);
+    match seed::run(mission, &config, env) {
+        Ok(code) => code,
+        Err(why) => {
+            err(&why);
+            exit::UNAVAILABLE
+        }
+    }
+}
+
+fn migrate(config: &Config) -> u8 {
+    match layout::dry_run(&config.launch.volume) {
+        Ok(lines) => {
+            out(&(lines.join("\n") + "\n"));
+            exit::OK
+        }
+        Err(refused) => {
+            err(&refused.to_string());
+            exit::NO
+        }
+    }
+}
+
+/// Gives up what the daemon does not need, before any thread starts.
+fn harden(config: &Config, launched: bool) -> Result<harden::Report, String> {
+    // What does not exist now stays out of reach; why it cannot be made is said when it is used.
+    let _ = crate::files::private_dir(&config.state_dir);
+    let _ = config.listen.unix.as_deref().map(crate::http::listen::socket_dir);
+    let report = harden::apply(&daemon::limits(config, launched));
+    match report.complete() {
+        Err(why) if config.hardening_required => Err(format!("hardening.mode is require: {why}")),
+        Err(why) => {
+            tracing::warn!(why, "not every layer of hardening holds");
+            Ok(report)
+        }
+        Ok(()) => Ok(report),
+    }
+}
+
+fn run(config: Config, env: Env, launcher: Option<UnixStream>) -> u8 {
+    let hardening = match harden(&config, launcher.is_some()) {
+        Ok(report) => report,
+        Err(why) => {
+            tracing::error!("{why}");
+            return exit::CONFIG;
+        }
+    };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
     let result = runtime.block_on(async {
         let stop = stop_signal().map_err(|e| Failure::Unavailable(format!("signals: {e}")))?;
-        daemon::run(config, env, stop).await
+        daemon::run(config, env, hardening, launcher, stop).await
     });
     // What is still under way in other threads (a read of the audit, say) is not waited for.
     runtime.shutdown_background();
@@ -204,9 +373,9 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-fn log(config: &Config) {
+fn log<W: std::io::Write + 'static>(config: &Config, writer: impl Fn() -> W + Send + Sync + 'static) {
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_max_level(config.log.level)
         .with_ansi(false)
         .with_target(false);
@@ -233,9 +402,31 @@ fn status(config: &Config, args: &StatusArgs) -> u8 {
     if state.body["phase"] == "ready" { exit::OK } else { exit::NO }
 }
 
+fn gateway(config: &Config, command: GatewayCommand) -> u8 {
+    let path = match command {
+        GatewayCommand::Start => "/v1/gateway/start?wait_s=60",
+        GatewayCommand::Stop => "/v1/gateway/stop?wait_s=60",
+        GatewayCommand::Restart => "/v1/gateway/restart?wait_s=60",
+    };
+    match Client::new(config).and_then(|client| client.post(path, &serde_json::json!({}))) {
+        Ok(reply) if reply.status == 200 => {
+            out(&show::order(&reply.body));
+            if reply.body["outcome"] == "done" { exit::OK } else { exit::TRY_LATER }
+        }
+        Ok(reply) => {
+            err(&show::problem(&reply.body));
+            if reply.body["retryable"] == true { exit::TRY_LATER } else { exit::NO }
+        }
+        Err(why) => {
+            err(&why);
+            exit::UNAVAILABLE
+        }
+    }
+}
+
 fn token(command: TokenCommand) -> u8 {
     match command {
-        TokenCommand::New { id, tier, json } => {
+        TokenCommand::New { id, tier, approver, json } => {
             let tier = if tier == "safe" { Tier::Safe } else { Tier::Dangerous };
             let token = match Token::random() {
                 Ok(token) => token,
@@ -244,7 +435,7 @@ fn token(command: TokenCommand) -> u8 {
                     return exit::UNAVAILABLE;
                 }
             };
-            let entry = entry_json(&id, &token, tier);
+            let entry = entry_json(&id, &token, tier, approver);
             if let Err(why) = crate::auth::credentials::parse(&format!("[{entry}]")) {
                 err(&why);
                 return exit::USAGE;
@@ -274,7 +465,7 @@ fn token(command: TokenCommand) -> u8 {
     }
 }
 
-fn verify(dir: &std::path::Path) -> u8 {
+fn verify(dir: &Path) -> u8 {
     let files = chain::segments(dir);
     if files.is_empty() {
         err(&format!("{}: holds no audit", dir.display()));
@@ -298,7 +489,7 @@ fn verify(dir: &std::path::Path) -> u8 {
 }
 
 /// Says so when an earlier chain was found broken and set aside by the daemon.
-fn set_aside(dir: &std::path::Path) -> u8 {
+fn set_aside(dir: &Path) -> u8 {
     let names = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.file_name());
     let mut broken: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
     broken.retain(|name| name.starts_with("audit.broken-"));

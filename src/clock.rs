@@ -49,6 +49,13 @@ impl serde::Serialize for UnixMs {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for UnixMs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("is no RFC 3339 time"))
+    }
+}
+
 #[cfg(test)]
 impl schemars::JsonSchema for UnixMs {
     fn schema_name() -> std::borrow::Cow<'static, str> {

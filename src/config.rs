@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::files;
 use crate::secret::Secret;
@@ -25,6 +26,12 @@ const GATEWAY_PORT_SPAN: u16 = 110;
 
 const MAX_FILE: u64 = 256 * 1024;
 
+const STATE_DIR: &str = "/var/lib/openclaw-sidecar";
+
+/// Docker waits 10 s before it kills, Fly Machines 5 s.
+const STOP_BUDGET: Duration = Duration::from_secs(8);
+const STOP_BUDGET_FLY: Duration = Duration::from_secs(4);
+
 /// The whole configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -38,10 +45,63 @@ pub struct Config {
     pub tls: Tls,
     /// Who may call.
     pub auth: Auth,
+    /// How the gateway is launched; of no account in attach mode.
+    pub launch: Launch,
+    /// What seals secrets at rest.
+    pub machine: Machine,
+    /// Whether every layer of hardening is a condition of running, not only reported.
+    pub hardening_required: bool,
     /// Most connections open at once, over all listeners.
     pub max_connections: usize,
     /// How to log.
     pub log: Log,
+}
+
+/// How the gateway is launched.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The directory that survives the machine; holds a directory for the gateway and one for the sidecar.
+    pub volume: PathBuf,
+    /// The user the gateway runs as: a name or `uid:gid`.
+    pub gateway_user: String,
+    /// The user the daemon runs as: a name or `uid:gid`.
+    pub sidecar_user: String,
+    /// Names of variables the gateway gets besides the usual ones.
+    pub env_pass: Vec<String>,
+    /// Everything has ended so long after a signal to stop.
+    pub stop_budget: Duration,
+    /// The desired state of the first boot, as a file.
+    pub desired_file: Option<PathBuf>,
+    /// The same inline.
+    pub desired: Option<String>,
+    /// Whether a tenant whose files lie directly in the volume is moved into the layout.
+    pub migrate: bool,
+}
+
+/// What seals secrets at rest.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// The machine's secret, given directly.
+    pub secret: Option<Secret>,
+    /// A file that holds it.
+    pub secret_file: Option<PathBuf>,
+}
+
+impl Machine {
+    /// The machine's secret, if the platform gives one.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn find(&self) -> Result<Option<Secret>, String> {
+        match (&self.secret, &self.secret_file) {
+            (Some(secret), _) => Ok(Some(secret.clone())),
+            (None, Some(path)) => {
+                let text = files::read_text(path, MAX_FILE).map_err(|e| format!("machine.secret_file: {e}"))?;
+                Ok(Some(Secret::new(text.trim().to_owned())))
+            }
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 /// How to reach the gateway.
@@ -100,7 +160,7 @@ pub struct Log {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            state_dir: "/var/lib/openclaw-sidecar".into(),
+            state_dir: STATE_DIR.into(),
             gateway: Gateway {
                 address: SocketAddr::from(([127, 0, 0, 1], 18789)),
                 config_path: None,
@@ -114,6 +174,18 @@ impl Default for Config {
             },
             tls: Tls { cert_file: None, key_file: None, server_names: Vec::new() },
             auth: Auth { credentials_file: None, credentials: None },
+            launch: Launch {
+                volume: "/data".into(),
+                gateway_user: "node".to_owned(),
+                sidecar_user: "openclaw-sidecar".to_owned(),
+                env_pass: Vec::new(),
+                stop_budget: STOP_BUDGET,
+                desired_file: None,
+                desired: None,
+                migrate: true,
+            },
+            machine: Machine::default(),
+            hardening_required: false,
             max_connections: 128,
             log: Log { level: tracing::Level::INFO, json: false },
         }
@@ -167,12 +239,7 @@ impl Config {
     /// # Errors
     /// All faults at once, each with its key.
     pub fn load_for(file: Option<&Path>, env: &Env, more: impl FnOnce(&Self) -> Vec<Fault>) -> Result<Self, Faults> {
-        let text = match file {
-            Some(path) => read_file(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE))?,
-            None => String::new(),
-        };
-        let (config, mut faults) = Self::read(&text, env);
+        let (config, mut faults) = Self::read(&text_of(file)?, env);
         faults.extend(more(&config));
         if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
     }
@@ -199,6 +266,9 @@ impl Config {
             }
         }
         let mut config = Self::default();
+        if env.contains_key("FLY_MACHINE_ID") {
+            config.launch.stop_budget = STOP_BUDGET_FLY;
+        }
         for key in KEYS {
             let from_file = values.remove(key.name).map(|value| as_text(&value, key.kind));
             let from_env = env.get(&key.env_name()).cloned().map(Ok);
@@ -211,6 +281,36 @@ impl Config {
         faults.extend(unknown_variables(env));
         faults.extend(config.contradictions());
         (config, faults)
+    }
+
+    /// The same for a sidecar that launches the gateway: its state lies on the volume, unless set elsewhere.
+    #[must_use]
+    pub fn for_launch(mut self) -> Self {
+        if self.state_dir == Path::new(STATE_DIR) {
+            self.state_dir = self.launch.volume.join("sidecar");
+        }
+        self
+    }
+
+    /// Where the state of this machine lies: of a launched gateway's sidecar, if there is one.
+    pub fn state_dir_in_use(&self) -> PathBuf {
+        let launched = self.clone().for_launch().state_dir;
+        if files::exists(&launched) { launched } else { self.state_dir.clone() }
+    }
+
+    /// As [`Config::load`] for the launcher: what only the daemon needs may be wrong, it then says so itself while the
+    /// gateway runs.
+    ///
+    /// # Errors
+    /// All faults that concern the launcher.
+    pub fn load_to_launch(file: Option<&Path>, env: &Env) -> Result<(Self, Faults), Faults> {
+        let (config, faults) = Self::read(&text_of(file)?, env);
+        let concerns = |fault: &Fault| {
+            let key = fault.key.as_str();
+            key == "TOML" || ["launch", "state_dir", "gateway", "machine"].iter().any(|own| key.starts_with(own))
+        };
+        let (own, others): (Vec<_>, Vec<_>) = faults.into_iter().partition(concerns);
+        if own.is_empty() { Ok((config.for_launch(), Faults(others))) } else { Err(Faults(own)) }
     }
 
     fn contradictions(&self) -> Vec<Fault> {
@@ -240,6 +340,12 @@ impl Config {
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             faults.push(fault("tls.cert_file", "tls.cert_file and tls.key_file go together; set both or neither"));
         }
+        if self.machine.secret.is_some() && self.machine.secret_file.is_some() {
+            faults.push(fault("machine.secret_file", "is set together with machine.secret; keep one of the two"));
+        }
+        if self.launch.desired.is_some() && self.launch.desired_file.is_some() {
+            faults.push(fault("launch.desired_file", "is set together with launch.desired; keep one of the two"));
+        }
         if self.auth.credentials.is_some() && self.auth.credentials_file.is_some() {
             faults.push(fault("auth.credentials", "is set together with auth.credentials_file; keep one of the two"));
         }
@@ -249,6 +355,14 @@ impl Config {
     fn gateway_claims(&self, port: u16) -> bool {
         let base = self.gateway.address.port();
         port != 0 && (base..=base.saturating_add(GATEWAY_PORT_SPAN)).contains(&port)
+    }
+}
+
+fn text_of(file: Option<&Path>) -> Result<String, Faults> {
+    match file {
+        Some(path) => read_file(path),
+        None if Path::new(DEFAULT_FILE).exists() => read_file(Path::new(DEFAULT_FILE)),
+        None => Ok(String::new()),
     }
 }
 

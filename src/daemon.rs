@@ -3,30 +3,40 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::future::Future;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
+use sd_notify::NotifyState;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{About, Context};
+use crate::api::{self, About, Context};
 use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::config::{self, Config, Fault, fault};
+use crate::desired::history::DECOMMISSIONED;
 use crate::files;
-use crate::gateway::connection;
 use crate::gateway::identity::Identity;
+use crate::gateway::{Gateway, connection};
+use crate::harden;
 use crate::http::Shared;
 use crate::http::connections::Connections;
 use crate::http::listen::{self, Bound};
 use crate::http::serve::random_id;
 use crate::http::tls::Certificate;
+use crate::launcher::handle::{self, Handle};
 use crate::metrics::Metrics;
+use crate::op::decommission::Decommission;
+use crate::op::desired::Desired;
+use crate::op::lifecycle::Lifecycle;
 use crate::op::pairing::Pairings;
+use crate::op::secrets::Secrets;
 use crate::state::{Severity, State};
 use crate::watch::Watch;
 
@@ -57,29 +67,53 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).collect()
 }
 
+/// What the daemon needs of the machine; everything else can be given up.
+pub fn limits(config: &Config, launched: bool) -> harden::Limits {
+    let mut limits = harden::Limits::base();
+    limits.write.push(config.state_dir.clone());
+    limits.write.extend(config.listen.unix.as_ref().and_then(|path| path.parent()).map(Path::to_owned));
+    let given = [&config.auth.credentials_file, &config.tls.cert_file, &config.tls.key_file];
+    let more = [&config.gateway.token_file, &config.machine.secret_file, &config.launch.desired_file];
+    for file in given.into_iter().chain(more).flatten() {
+        limits = limits.with_file(file);
+    }
+    if let Some(file) = config.gateway.config_path.as_ref().filter(|_| !launched) {
+        limits = limits.with_file(file);
+    }
+    limits.bind.extend([config.listen.tls, config.listen.edge].into_iter().flatten().map(|address| address.port()));
+    limits.connect.push(config.gateway.address.port());
+    limits
+}
+
 /// Runs the daemon until `stop` resolves, then stops in order: no new connections, requests under way finish, the
 /// gateway's session closes, the audit is durable.
 ///
 /// # Errors
 /// It could not start.
-pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+pub async fn run(
+    config: Config,
+    env: config::Env,
+    hardening: harden::Report,
+    launcher: Option<UnixStream>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     let auth = Auth::load(&config.auth).map_err(Failure::Config)?;
     files::private_dir(&config.state_dir).map_err(|e| {
         Failure::Config(format!("state_dir: {}: {e}; create it, or set another", config.state_dir.display()))
     })?;
     let _lock = lock(&config.state_dir)?;
     let in_state = |name: &str| config.state_dir.join(name);
-    // A damaged file stays damaged; a failing disk may recover.
-    let unusable = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::Other => Failure::Config(e.to_string()),
-        _ => Failure::Unavailable(e.to_string()),
-    };
 
     let certificate = Arc::new(Certificate::load(&config.tls, &config.state_dir).map_err(Failure::Config)?);
     let identity = Identity::load_or_create(&in_state("identity.pk8")).map_err(unusable)?;
     let audit = Audit::open(&config.state_dir).map_err(unusable)?;
     let state = State::new(random_id());
-    let (connection, gateway, notices) = connection::new(config.gateway.clone(), env, identity);
+    let launcher = launcher.map(handle::new);
+    let handle = launcher.as_ref().map(|(handle, ..)| handle.clone());
+    let (secrets, env) = Secrets::load(&config, env, audit.clone()).map_err(Failure::Config)?;
+    let (connection, gateway, notices) = connection::new(config.gateway.clone(), env, identity, handle.clone());
+    let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets));
+    let launch = launch.transpose().map_err(Failure::Config)?;
     let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
     let pairings = Arc::new(pairings.await.map_err(unusable)?);
 
@@ -87,12 +121,15 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
     let about = About {
         started: Instant::now(),
         listeners: listeners.iter().map(Bound::describe).collect(),
+        hardening,
         certificate_sha256: if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() },
     };
     announce(&about);
     let metrics = Arc::new(Metrics::default());
     let stopping = CancellationToken::new();
+    let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
+        launch,
         state: state.clone(),
         gateway,
         pairings: pairings.clone(),
@@ -107,6 +144,7 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
         auth: auth.clone(),
         connections: Connections::new(config.max_connections, &metrics),
         streams: Arc::new(Semaphore::new(config.max_connections / 4)),
+        local_root_only: following.is_some() && one_user_with_the_launcher(),
         host_names: host_names(&config, &certificate),
         tasks: TaskTracker::new(),
         stop: stopping.clone(),
@@ -121,14 +159,77 @@ pub async fn run(config: Config, env: config::Env, stop: impl Future<Output = ()
     core.spawn(connection.run(last.clone()));
     core.spawn(pairings.observe(notices, last.clone()));
     core.spawn(keep_fresh(auth, certificate, state, last.clone()));
+    let launcher_gone = match (launcher, following) {
+        (Some((_, link, news)), Some((lifecycle, desired))) => {
+            core.spawn(lifecycle.follow(desired, news, last.clone()));
+            Either::Left(link.run())
+        }
+        _ => Either::Right(std::future::pending()),
+    };
+    core.spawn(watchdog(last.clone()));
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    tokio::select! {
+        () = stop => {}
+        () = launcher_gone => tracing::warn!("the launcher is gone"),
+    }
+    stop_in_order(&shared, &core, &last).await;
+    Ok(())
+}
 
-    stop.await;
+/// A damaged file stays damaged; a failing disk may recover.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn unusable(e: std::io::Error) -> Failure {
+    match e.kind() {
+        std::io::ErrorKind::Other => Failure::Config(e.to_string()),
+        _ => Failure::Unavailable(e.to_string()),
+    }
+}
+
+async fn stop_in_order(shared: &Shared, core: &TaskTracker, last: &CancellationToken) {
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");
-    stopping.cancel();
+    shared.stop.cancel();
     drained(&shared.tasks, "calls under way").await;
     last.cancel();
-    drained(&core, "the gateway's session").await;
-    Ok(())
+    drained(core, "the gateway's session").await;
+}
+
+fn launch_mode(
+    config: &Config,
+    launcher: Handle,
+    gateway: &Gateway,
+    state: &State,
+    audit: &Audit,
+    secrets: Secrets,
+) -> Result<api::Launch, String> {
+    let desired = Arc::new(Desired::load(config, launcher.clone(), state.clone(), audit.clone())?);
+    let secrets = Arc::new(secrets);
+    let lifecycle = Lifecycle {
+        launcher,
+        gateway: gateway.clone(),
+        state: state.clone(),
+        audit: audit.clone(),
+        secrets: secrets.clone(),
+        decommissioned: config.state_dir.join(DECOMMISSIONED),
+    };
+    let decommission =
+        Decommission::new(lifecycle.clone(), desired.clone(), secrets.clone(), audit.clone(), &config.state_dir);
+    Ok(api::Launch { lifecycle, desired, secrets, decommission })
+}
+
+/// A launcher that is not root runs everything as its own user, the gateway too.
+fn one_user_with_the_launcher() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let parent = format!("/proc/{}", nix::unistd::getppid());
+    std::fs::metadata(parent).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw())
+}
+
+/// Tells a service manager that this loop turns, twice as often as it wants to know.
+async fn watchdog(stop: CancellationToken) {
+    let Some(every) = sd_notify::watchdog_enabled() else { return };
+    while tokio::time::timeout(every / 2, stop.cancelled()).await.is_err() {
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+    }
 }
 
 async fn drained(tasks: &TaskTracker, what: &str) {

@@ -16,9 +16,13 @@ use nix::fcntl::OFlag;
 /// # Errors
 /// `dir` is a symbolic link or no directory, belongs to another user, or cannot be created.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
+    private_dir_parts(dir, 0o700)
+}
+
+fn private_dir_parts(dir: &Path, mode: u32) -> io::Result<()> {
     // With a slash at its end, a link would be followed.
     let dir: &Path = &dir.components().collect::<PathBuf>();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::DirBuilder::new().recursive(true).mode(mode).create(dir)?;
     let found = fs::symlink_metadata(dir)?;
     if !found.is_dir() {
         return Err(io::Error::other("is a symbolic link or not a directory"));
@@ -26,39 +30,50 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     if found.uid() != nix::unistd::geteuid().as_raw() {
         return Err(io::Error::other(format!("belongs to uid {}, not to this process", found.uid())));
     }
-    if found.mode() & 0o077 != 0 {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    if found.mode() & 0o777 != mode {
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }
 
 /// Replaces `path` with `content`, atomically and durably: when this returns `Ok`, the new content survives a power
-/// cut; when it returns an error, the old content is untouched.
+/// cut; when it returns an error, the old content is untouched, or all of the new is there ([`holds`]) and may be gone
+/// after a power cut.
 ///
 /// # Errors
 /// Any error of the file system, with the path in its text.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    replace_parts(path, content, mode).map_err(|e| named(path, &e))
+    replace_parts(path, content, mode, None).map_err(|e| named(path, &e))
 }
 
-fn replace_parts(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn replace_parts(path: &Path, content: &[u8], mode: u32, group: Option<u32>) -> io::Result<()> {
     let temporary = temporary_name(path)?;
     // Whatever lies at that name is ours from an interrupted write, or was planted: never write through it.
     match fs::remove_file(&temporary) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let written = write_new(&temporary, content, mode);
+    // Opened first: without a descriptor for it nothing is begun.
+    let dir = File::open(parent(path))?;
+    let written = write_new(&temporary, content, mode, group);
     if let Err(e) = written.and_then(|()| move_to(&temporary, path)) {
         let _ = fs::remove_file(&temporary);
         return Err(e);
     }
-    sync_parent(path)
+    dir.sync_all()
 }
 
-fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+/// Whether `path` holds exactly this: after a failed [`replace`] it may, only not durably.
+pub fn holds(path: &Path, content: &[u8]) -> bool {
+    read_bounded(path, content.len() as u64).is_ok_and(|found| found == content)
+}
+
+fn write_new(path: &Path, content: &[u8], mode: u32, group: Option<u32>) -> io::Result<()> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
+    if group.is_some() {
+        std::os::unix::fs::fchown(&file, None, group)?;
+    }
     file.write_all(content)?;
     file.sync_all()
 }
@@ -96,7 +111,10 @@ pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 fn read_bounded_parts(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    read_to_limit(OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?, limit)
+}
+
+fn read_to_limit(file: File, limit: u64) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
@@ -114,6 +132,61 @@ fn read_bounded_parts(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// As [`read_bounded`], or the content is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(read_bounded(path, limit)?).map_err(|_| named(path, &io::Error::other("is not UTF-8 text")))
+}
+
+/// Reads a text file in a directory that somebody else owns: only a regular file with one name, of user `owner` where
+/// that is known, no link followed. A link to a file of another user, symbolic or hard, is refused.
+///
+/// # Errors
+/// As [`read_text`], or it is not such a file.
+pub fn read_owned_text(path: &Path, limit: u64, owner: Option<u32>) -> io::Result<String> {
+    let open = OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits()).open(path);
+    let file = open.map_err(|e| named(path, &e))?;
+    let found = file.metadata().map_err(|e| named(path, &e))?;
+    if owner.is_some_and(|owner| found.uid() != owner) || found.nlink() != 1 {
+        return Err(named(path, &io::Error::other("is not a file of its own of the expected user")));
+    }
+    let content = read_to_limit(file, limit).map_err(|e| named(path, &e))?;
+    String::from_utf8(content).map_err(|_| named(path, &io::Error::other("is not UTF-8 text")))
+}
+
+/// Whether something is at `path`, whatever it is.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Creates a directory for user `uid`, which nobody else may enter. An existing one is not taken from its owner, unless
+/// it is our own, empty, and not for everybody.
+///
+/// # Errors
+/// It exists and is not that user's, or any error of the file system.
+pub fn private_dir_for(dir: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    let ours = |found: &fs::Metadata| found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o1022 == 0;
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() && found.uid() == uid => return Ok(()),
+        Ok(found) if found.is_dir() && ours(&found) && fs::read_dir(dir)?.next().is_none() => {}
+        Ok(_) => return Err(named(dir, &io::Error::other("exists and belongs to somebody else; name one of its own"))),
+        Err(_) => {}
+    }
+    private_dir(dir).map_err(|e| named(dir, &e))?;
+    std::os::unix::fs::chown(dir, Some(uid), Some(gid)).map_err(|e| named(dir, &e))
+}
+
+/// Creates a directory of this user that group `gid` may look into.
+///
+/// # Errors
+/// It exists as something else, or any error of the file system.
+pub fn group_dir(dir: &Path, gid: u32) -> io::Result<()> {
+    private_dir_parts(dir, 0o750).map_err(|e| named(dir, &e))?;
+    std::os::unix::fs::chown(dir, None, Some(gid)).map_err(|e| named(dir, &e))
+}
+
+/// As [`replace`], readable for group `gid`.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_for_group(path: &Path, content: &[u8], gid: u32) -> io::Result<()> {
+    replace_parts(path, content, 0o640, Some(gid)).map_err(|e| named(path, &e))
 }
 
 /// Removes a file that may be absent.

@@ -27,6 +27,9 @@ use crate::auth::credentials::{self, Token};
 use crate::auth::{Auth, Tier};
 use crate::clock::UnixMs;
 use crate::config::{self, Config, Env};
+use crate::desired::applied::{Applied, adopt};
+use crate::desired::document::Document;
+use crate::desired::{openclaw_json, plan};
 use crate::gateway::frames::{Challenge, Hello, Incoming, RpcError, announces_restart};
 use crate::gateway::records::{Lists, WireChannel, WireChannels, WireDevice, WireList, WireNode, notice};
 use crate::gateway::secret::{self, Credential};
@@ -126,6 +129,48 @@ pub fn openclaw_config(data: &[u8]) {
     }
 }
 
+/// A desired document: what is parsed comes back, and what has no fault holds no secret.
+pub fn desired_document(data: &[u8]) {
+    let Ok(document) = Document::parse(data) else { return };
+    let bytes = serde_json::to_vec(&document).expect("a document can be written");
+    assert_eq!(Document::parse(&bytes).as_ref(), Ok(&document));
+    let faults = document.faults();
+    assert!(faults.iter().all(|fault| fault.contains(": ")), "{faults:?}");
+    assert!(document.files.iter().all(|f| (0o600..=0o755).contains(&f.mode()) && f.mode() & 0o002 == 0));
+    if faults.is_empty() {
+        let safe = |path: &str| !path.starts_with('/') && !path.split('/').any(|name| ["", ".", ".."].contains(&name));
+        assert!(document.files.iter().all(|file| safe(&file.path)));
+        assert!(document.config.get("token").is_none_or(|token| *token != SECRET));
+    }
+}
+
+/// The gateway's file, and behind a NUL a desired document: both are merged, and merged again without a change.
+pub fn desired_plan(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (file, document) = text.split_once('\0').unwrap_or((text, "{}"));
+    let config = match openclaw_json::read(file) {
+        Ok(config) => config,
+        // Only names are told, and only of what is there twice.
+        Err(why) => return assert!(why.contains(" is given twice on ") || !why.contains(SECRET), "{why}"),
+    };
+    assert_eq!(openclaw_json::read(&openclaw_json::write(&config)).as_ref(), Ok(&config));
+    let document = Document::parse(document.as_bytes()).unwrap_or_default();
+    let facts = plan::Facts {
+        generation: 1,
+        port: 18789,
+        state_dir: Path::new("/data/openclaw"),
+        gateway_version: "2026.9.6",
+        fresh_token: TOKEN,
+    };
+    let first = plan::plan(&config, &document, &Applied::default(), &facts);
+    let told = serde_json::to_string(&(&first.changes, &first.applied)).expect("changes can be written");
+    assert!(told.contains(TOKEN) <= text.contains(TOKEN), "a secret is told: {told}");
+    if document.faults().is_empty() {
+        let second = plan::plan(&first.config, &document, &adopt(&first.config, &first.applied), &facts);
+        assert!(!second.changed && second.changes.is_empty(), "{:?}", second.changes);
+    }
+}
+
 /// The bodies of every POST.
 pub fn request_body(data: &[u8]) {
     if let Ok(command) = json::parse::<ApproveBody>(data).map(|body| body.command(Patience::default())) {
@@ -197,7 +242,7 @@ pub fn request_head(data: &[u8]) {
         let value = headers.get(CONTENT_TYPE).expect("checked").as_bytes().to_ascii_lowercase();
         assert!(value.trim_ascii_start().starts_with(b"application/json"));
     }
-    if let Found::Route(route) = routes::find(request.method(), request.uri().path()) {
+    if let Found::Route(route, _) = routes::find(request.method(), request.uri().path()) {
         assert!(route.method == *request.method() || request.method() == Method::HEAD);
     }
 }
@@ -235,7 +280,7 @@ pub fn authorization(data: &[u8]) {
     static AUTH: OnceLock<Auth> = OnceLock::new();
     let auth = AUTH.get_or_init(|| {
         let token = Token::parse(TOKEN).expect("a token");
-        let inline = Some(format!("[{}]", credentials::entry_json("control", &token, Tier::Safe)));
+        let inline = Some(format!("[{}]", credentials::entry_json("control", &token, Tier::Safe, false)));
         Auth::load(&config::Auth { credentials_file: None, credentials: inline }).expect("one entry")
     });
     let values: Vec<_> = data.split(|b| *b == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();

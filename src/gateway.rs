@@ -13,6 +13,7 @@ pub mod pairing;
 pub mod records;
 pub mod secret;
 
+mod listener;
 mod refusal;
 mod wire;
 
@@ -49,10 +50,11 @@ pub enum Method {
     ChannelApprove,
     ChannelDismiss,
     Presence,
+    SuspendPrepare,
 }
 
 impl Method {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::DeviceList,
         Self::DeviceApprove,
         Self::DeviceReject,
@@ -67,6 +69,7 @@ impl Method {
         Self::ChannelApprove,
         Self::ChannelDismiss,
         Self::Presence,
+        Self::SuspendPrepare,
     ];
 
     /// The method's name on the wire; also the name of the capability.
@@ -86,6 +89,7 @@ impl Method {
             Self::ChannelApprove => "channels.pairing.approve",
             Self::ChannelDismiss => "channels.pairing.dismiss",
             Self::Presence => "system-presence",
+            Self::SuspendPrepare => "gateway.suspend.prepare",
         }
     }
 }
@@ -246,9 +250,15 @@ pub struct Gateway {
     link: watch::Receiver<Link>,
     stats: Arc<Stats>,
     device_id: Arc<str>,
+    redial: Arc<tokio::sync::Notify>,
 }
 
 impl Gateway {
+    /// Gives the session up and opens another one: after a suspension the old one is only believed to be there.
+    pub fn redial(&self) {
+        self.redial.notify_one();
+    }
+
     /// The connection's state now.
     pub fn link(&self) -> Link {
         self.link.borrow().clone()

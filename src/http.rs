@@ -48,6 +48,8 @@ pub struct Shared {
     pub connections: Connections,
     /// Event streams still to be had; each holds a connection that is never evicted.
     pub streams: Arc<Semaphore>,
+    /// The local socket lets only root in: gateway and sidecar are one user.
+    pub local_root_only: bool,
     /// Host names served, in lower case, besides IP addresses and `localhost`.
     pub host_names: HashSet<String>,
     /// Connections and the calls they carry, waited for at shutdown.

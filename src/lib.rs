@@ -16,12 +16,15 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod desired;
 pub mod files;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod harden;
 pub mod http;
 pub mod json;
+pub mod launcher;
 pub mod metrics;
 pub mod op;
 pub mod secret;

@@ -2,12 +2,19 @@
 //!
 //! Nothing here knows HTTP. Every refusal is one variant of [`Refused`]; the API turns it into a status.
 
+pub mod decommission;
+pub mod desired;
+pub mod lifecycle;
 pub mod pairing;
+pub mod secrets;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::Audit;
+use crate::audit::chain::Entry;
+use crate::clock::UnixMs;
 use crate::gateway::records::tidy;
 use crate::gateway::{CallError, Down};
 use crate::state::Pending;
@@ -83,6 +90,32 @@ pub enum Refused {
     AuditUnavailable(String),
     /// The caller's credential was taken away while the call waited.
     CredentialGone,
+    /// The desired state contradicts the machine.
+    InvalidDesired(String),
+    /// The caller saw another generation than the newest, which is this.
+    PreconditionFailed(u64),
+    /// Our own state cannot be written durably; whether the change is there, the state tells.
+    StateNotWritten(String),
+    /// A secret's name or value cannot be used.
+    InvalidSecret(String),
+    /// No secret of this name is stored.
+    NoSuchSecret(String),
+    /// The platform gives no machine secret, so nothing can be sealed.
+    NoMachineSecret,
+    /// The gateway was restarted meanwhile; this is its boot id.
+    OtherBoot(String),
+    /// Work is under way in the gateway.
+    GatewayBusy,
+    /// The launcher could not do it.
+    LauncherFailed(String),
+    /// The tenant was decommissioned: nothing starts any more.
+    Decommissioned,
+    /// Nothing waits for a grant under this id.
+    NoSuchGrant(String),
+    /// Who asked may not grant it to himself.
+    SamePerson,
+    /// Too many requests wait for a second person.
+    TooManyGrants,
 }
 
 impl Refused {
@@ -104,6 +137,19 @@ impl Refused {
             Self::GatewayError(_) => "gateway_error",
             Self::AuditUnavailable(_) => "audit_unavailable",
             Self::CredentialGone => "unauthorized",
+            Self::InvalidDesired(_) => "invalid_desired",
+            Self::PreconditionFailed(_) => "precondition_failed",
+            Self::StateNotWritten(_) => "state_not_written",
+            Self::InvalidSecret(_) => "invalid_body",
+            Self::NoSuchSecret(_) => "secret_not_found",
+            Self::NoMachineSecret => "no_machine_secret",
+            Self::OtherBoot(_) => "other_boot",
+            Self::GatewayBusy => "gateway_busy",
+            Self::LauncherFailed(_) => "launcher_failed",
+            Self::Decommissioned => "decommissioned",
+            Self::NoSuchGrant(_) => "grant_not_found",
+            Self::SamePerson => "same_person",
+            Self::TooManyGrants => "too_many_grants",
         }
     }
 }
@@ -132,6 +178,44 @@ impl From<CallError> for Refused {
             }
             CallError::Malformed(what) => Self::GatewayError(format!("an unreadable answer: {}", tidy(&what))),
         }
+    }
+}
+
+/// Does something with its intent and outcome on record; nothing is done that is not.
+pub(crate) async fn recorded<T>(
+    audit: &Audit,
+    caller: &Caller,
+    verb: &str,
+    target: &str,
+    act: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
+    caller.check_standing()?;
+    let unavailable = |e: std::io::Error| Refused::AuditUnavailable(e.to_string());
+    let intent = audit.append(entry(caller, verb, target, "intent", "")).await.map_err(unavailable)?;
+    intent.wait().await.map_err(unavailable)?;
+    let result = act.await;
+    let (outcome, detail) = match &result {
+        Ok(_) => ("done", String::new()),
+        Err(refused) => (refused.code(), format!("{refused:?}")),
+    };
+    if let Err(e) = audit.append_soon(entry(caller, verb, target, outcome, &detail)).await {
+        tracing::error!(error = %e, verb, outcome, "the outcome could not be put on record");
+    }
+    result
+}
+
+/// A record of the audit.
+pub(crate) fn entry(caller: &Caller, verb: &str, target: &str, outcome: &str, detail: &str) -> Entry {
+    Entry {
+        at: UnixMs::now().rfc3339(),
+        request_id: caller.request_id.clone(),
+        actor: caller.actor.clone(),
+        verb: verb.to_owned(),
+        target: target.to_owned(),
+        outcome: outcome.to_owned(),
+        detail: detail.to_owned(),
+        idempotency_key: caller.idempotency_key.clone(),
+        traceparent: caller.traceparent.clone(),
     }
 }
 

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::clock::UnixMs;
+use crate::desired::history::Outcome;
+use crate::launcher::machine::State as Launched;
+use crate::launcher::verbs::Status;
 
 pub use publisher::{Draft, EVENTS_KEPT, Event, State};
 
-/// What the gateway is doing, as far as its answers prove it.
+/// What the gateway is doing: as far as its answers prove it, and in launch mode what its process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -28,6 +31,18 @@ pub enum Phase {
     Stopped,
     /// It answers, but refuses us: see the findings for which side is stale.
     Unauthorized,
+    /// Its configuration and files are being written (launch mode, as all that follow).
+    Seeding,
+    /// It is being stopped.
+    Draining,
+    /// It ended and will be started again soon.
+    Backoff,
+    /// It ended too often and is tried seldom; the reason says how.
+    CrashLoop,
+    /// It refuses its configuration, and no repair helped.
+    ConfigInvalid,
+    /// It was put to sleep.
+    Suspended,
 }
 
 impl Phase {
@@ -39,6 +54,12 @@ impl Phase {
             Self::Degraded => "degraded",
             Self::Stopped => "stopped",
             Self::Unauthorized => "unauthorized",
+            Self::Seeding => "seeding",
+            Self::Draining => "draining",
+            Self::Backoff => "backoff",
+            Self::CrashLoop => "crash_loop",
+            Self::ConfigInvalid => "config_invalid",
+            Self::Suspended => "suspended",
         }
     }
 }
@@ -170,6 +191,20 @@ pub struct GatewayInfo {
     pub connects: u64,
 }
 
+/// Which desired state is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DesiredState {
+    /// The newest generation; 0 when there is none.
+    pub generation: u64,
+    /// What became of it; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Outcome>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -208,6 +243,12 @@ pub struct Snapshot {
     pub phase_since: UnixMs,
     /// Why, in plain words; empty when ready.
     pub phase_reason: String,
+    /// What the connection alone proves, and why.
+    pub seen: (Phase, String),
+    /// In launch mode, how the gateway's process is doing.
+    pub supervisor: Option<Arc<Status>>,
+    /// In launch mode, which desired state is in force.
+    pub desired: DesiredState,
     /// The gateway's introduction, from the latest session.
     pub gateway: Option<GatewayInfo>,
     /// Pairing.
@@ -220,13 +261,53 @@ impl Snapshot {
     fn differs(&self, other: &Self) -> bool {
         self.phase != other.phase
             || self.phase_reason != other.phase_reason
+            || self.supervisor != other.supervisor
+            || self.desired != other.desired
             || self.gateway != other.gateway
             || self.pairing != other.pairing
             || self.findings != other.findings
     }
 
-    /// Moves to `phase`; the time of the change is kept when nothing changes.
+    /// Notes what the connection proves; the time of a change is kept when nothing changes.
     pub fn enter(&mut self, phase: Phase, reason: &str) {
+        self.seen = (phase, reason.to_owned());
+        self.settle();
+    }
+
+    /// Notes how the gateway's process is doing.
+    pub fn supervised(&mut self, status: Status) {
+        self.supervisor = Some(Arc::new(status));
+        self.settle();
+    }
+
+    /// The phase that follows from both: what the process does, and while it runs what its answers prove.
+    fn settle(&mut self) {
+        let seen = || (self.seen.0, self.seen.1.clone());
+        let Some(status) = &self.supervisor else {
+            let (phase, reason) = seen();
+            return self.move_to(phase, &reason);
+        };
+        let (phase, reason) = match status.state {
+            Launched::Stopped => (Phase::Stopped, status.reason.clone()),
+            Launched::Seeding => (Phase::Seeding, status.reason.clone()),
+            Launched::Draining => (Phase::Draining, status.reason.clone()),
+            Launched::Backoff => (Phase::Backoff, status.reason.clone()),
+            Launched::CrashLoop => (Phase::CrashLoop, status.reason.clone()),
+            Launched::ConfigInvalid => (Phase::ConfigInvalid, status.reason.clone()),
+            Launched::Suspended => (Phase::Suspended, status.reason.clone()),
+            Launched::Starting | Launched::Ready | Launched::Degraded => match seen() {
+                (Phase::Stopped, _) => (Phase::Starting, "the gateway boots".to_owned()),
+                // The launcher learns of it at once; what it says and the phase go together.
+                (Phase::Ready, _) if status.state == Launched::Starting => {
+                    (Phase::Starting, "the gateway answers".to_owned())
+                }
+                seen => seen,
+            },
+        };
+        self.move_to(phase, &reason);
+    }
+
+    fn move_to(&mut self, phase: Phase, reason: &str) {
         if self.phase != phase {
             self.phase_since = UnixMs::now();
         }

@@ -3,7 +3,7 @@
 //! `bench [row...]` measures all rows or only those named. Real gateway, real daemon binary, real pending devices;
 //! the CPU figures are the daemon's own, from `/proc`, so that the client's cost is in none of them. `BENCH_QUICK=1`
 //! shortens the waiting. A missed goal is printed as MISSED and is no failure; only what could not be measured is.
-//! `bench floor` is the reference server, run by the bench itself as a child.
+//! `bench floor` is the reference server and `bench started` what stands in for a gateway, both run by the bench itself.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -33,6 +33,8 @@ mod process;
 mod report;
 #[path = "bench/requests.rs"]
 mod requests;
+#[path = "bench/seed.rs"]
+mod seed;
 #[path = "bench/stats.rs"]
 mod stats;
 #[path = "bench/throttle.rs"]
@@ -51,7 +53,7 @@ use lab::Lab;
 use report::Report;
 
 /// The rows in the order they run; the throttled one last, because the gateway is not itself afterwards.
-const ROWS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "throttled"];
+const ROWS: [&str; 11] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "throttled"];
 /// No row takes longer, whatever hangs.
 const ROW_LIMIT: Duration = Duration::from_secs(900);
 
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
         Some("floor") => floor::serve().map(|()| true),
+        Some("started") => seed::stand_in(arguments.get(1).map_or("", String::as_str)).map(|()| true),
         _ => measure(&arguments),
     };
     match result {
@@ -129,6 +132,7 @@ async fn run_row(row: &str, lab: &mut Lab, report: &mut Report) -> anyhow::Resul
         "7" => footprint::size(report).await,
         "8" => footprint::start(report).await,
         "9" => requests::handshake(lab, report).await,
+        "10" => seed::run(lab, report).await,
         _ => throttled::run(lab, report).await,
     }
 }

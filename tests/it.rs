@@ -18,14 +18,18 @@ use it::compat;
 
 mod it {
     mod auth_matrix;
+    mod canaries;
     mod churn;
     mod cli;
     pub mod compat;
+    mod durability;
     mod events;
     mod fake_is_true;
     mod floods;
     mod framing;
     mod gateway_faults;
+    mod launch;
+    mod packaging;
     mod pairing_outcomes;
     mod real_gateway;
     mod replay;

@@ -19,5 +19,6 @@ pub mod client;
 pub mod device;
 pub mod fake;
 pub mod gateway;
+pub mod machine;
 pub mod proxy;
 pub mod sidecar;

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::problem::Problem;
 use crate::audit::chain::{Head, Record};
 use crate::clock::UnixMs;
+use crate::harden::Report;
+use crate::launcher::verbs::Status;
 use crate::op::Patience;
 use crate::op::pairing::expect::Expect;
 use crate::op::pairing::{Approval, ApproveCommand, ChangeCommand, Target};
-use crate::state::{Approved, Finding, GatewayInfo, Kind, OutOfBand, Pairing, Pending, Phase};
+use crate::state::{Approved, DesiredState, Finding, GatewayInfo, Kind, OutOfBand, Pairing, Pending, Phase};
 
 /// One request that waits, as shown at some moment.
 #[derive(Clone, Debug, Serialize)]
@@ -67,7 +69,7 @@ impl PairingBody {
 pub struct StateBody {
     /// Raised by every visible change; `?wait_gen=` waits for a newer one.
     pub generation: u64,
-    /// `attach`: somebody else starts the gateway.
+    /// `launch`, or `attach`: somebody else starts the gateway.
     pub mode: &'static str,
     /// What the gateway is doing.
     pub phase: Phase,
@@ -77,6 +79,12 @@ pub struct StateBody {
     pub phase_reason: String,
     /// This program.
     pub sidecar: SidecarBody,
+    /// How the gateway's process is doing; launch mode only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Status>,
+    /// Which desired state is in force; launch mode only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<DesiredState>,
     /// The gateway as it introduced itself; absent before the first session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayBody>,
@@ -105,6 +113,8 @@ pub struct SidecarBody {
     pub certificate_sha256: Option<String>,
     /// Where it listens.
     pub listeners: Vec<ListenerBody>,
+    /// What it gave up before it began, layer by layer: `on`, or why not.
+    pub hardening: Report,
 }
 
 /// One listener, in the state.
@@ -222,7 +232,14 @@ impl ApproveBody {
                 account: self.account.clone().map(|a| id("account", Some(a))).transpose()?,
                 request_id: id("request_id", Some(request))?,
             }),
-            (None, Some(_)) => Ok(Target::ChannelCode),
+            (None, Some(_)) if self.expect.as_ref().is_some_and(|e| !e.is_empty()) => Err(invalid(
+                "expect: what a code stands for is not known before; leave it out, or approve by request_id",
+            )),
+            (None, Some(code)) => Ok(Target::ChannelCode {
+                channel,
+                account: self.account.clone().map(|a| id("account", Some(a))).transpose()?,
+                code: id("code", Some(code))?,
+            }),
             _ => Err(invalid("give exactly one of request_id and code")),
         }
     }
@@ -410,7 +427,8 @@ mod tests {
         assert_eq!(target(r#"{"kind":"device","device_id":"d"}"#), Target::Device("d".into()));
         assert_eq!(target(r#"{"kind":"device","only_pending":true}"#), Target::OnlyPending);
         assert_eq!(target(r#"{"kind":"node","request_id":"r"}"#), Target::Request(Kind::Node, "r".into()));
-        assert_eq!(target(r#"{"kind":"channel","channel":"telegram","code":"ABCD2345"}"#), Target::ChannelCode);
+        let code = Target::ChannelCode { channel: "telegram".into(), account: None, code: "ABCD2345".into() };
+        assert_eq!(target(r#"{"kind":"channel","channel":"telegram","code":"ABCD2345"}"#), code);
     }
 
     #[test]

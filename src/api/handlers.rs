@@ -14,6 +14,7 @@ use super::body::{
     ApproveBody, ApproveReply, AuditBody, ChangeReply, GatewayBody, ListenerBody, PairingBody, PairingShort,
     PendingBody, RejectBody, RenameBody, RevokeBody, SidecarBody, StateBody,
 };
+use super::launch;
 use super::problem::Problem;
 use super::query::Query;
 use super::routes::{Endpoint, Route};
@@ -21,7 +22,7 @@ use super::{Answer, COMMIT, Call, Context, StreamStart, VERSION};
 use crate::clock::UnixMs;
 use crate::json;
 use crate::op::Patience;
-use crate::op::pairing::ChangeCommand;
+use crate::op::pairing::{ChangeCommand, Target};
 use crate::state::{Phase, Snapshot};
 
 /// Answers an authorised call of a route.
@@ -42,6 +43,9 @@ pub async fn answer(context: &Context, route: &Route, call: Call) -> Result<Answ
         }
         Endpoint::Approve => {
             let command = parse::<ApproveBody>(&call.body)?.command(patience(&query))?;
+            if matches!(command.target, Target::ChannelCode { .. }) {
+                return launch::approve_code(context, command.target, &call).await;
+            }
             let approval = context.pairings.approve(&command, &call.caller).await?;
             json(StatusCode::OK, &ApproveReply::from(approval), None)
         }
@@ -53,6 +57,7 @@ pub async fn answer(context: &Context, route: &Route, call: Call) -> Result<Answ
             let text = context.metrics.encode(context);
             Ok(Answer::Text(StatusCode::OK, OPENMETRICS, Bytes::from(text)))
         }
+        endpoint => launch::answer(context, endpoint, &query, &call).await,
     }
 }
 
@@ -108,7 +113,7 @@ fn state_body(context: &Context, snapshot: &Snapshot) -> StateBody {
     let pairing = &snapshot.pairing;
     StateBody {
         generation: snapshot.generation,
-        mode: "attach",
+        mode: if context.launch.is_some() { "launch" } else { "attach" },
         phase: snapshot.phase,
         phase_since: snapshot.phase_since,
         phase_reason: snapshot.phase_reason.clone(),
@@ -120,7 +125,10 @@ fn state_body(context: &Context, snapshot: &Snapshot) -> StateBody {
             device_id: context.gateway.device_id().to_owned(),
             certificate_sha256: certificate,
             listeners,
+            hardening: about.hardening.clone(),
         },
+        supervisor: snapshot.supervisor.as_deref().cloned(),
+        desired: context.launch.as_ref().map(|_| snapshot.desired.clone()),
         gateway: snapshot.gateway.clone().map(|info| GatewayBody {
             info,
             rpc_ms,
@@ -165,7 +173,7 @@ async fn audit(context: &Context, query: &Query) -> Result<Answer, Problem> {
     json(StatusCode::OK, &AuditBody { head: page.head, records: page.records, next_after }, None)
 }
 
-fn patience(query: &Query) -> Patience {
+pub(super) fn patience(query: &Query) -> Patience {
     let default = Patience::default();
     Patience {
         // Even who does not want to wait wants an answer from a gateway that is there.
@@ -174,11 +182,11 @@ fn patience(query: &Query) -> Patience {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     json::parse(body).map_err(|e| Problem::new("invalid_body", e))
 }
 
-fn json(status: StatusCode, body: &impl Serialize, tag: Option<String>) -> Result<Answer, Problem> {
+pub(super) fn json(status: StatusCode, body: &impl Serialize, tag: Option<String>) -> Result<Answer, Problem> {
     let text = serde_json::to_vec(body).map_err(|e| Problem::new("internal", e.to_string()))?;
     Ok(Answer::Json(status, Bytes::from(text), tag))
 }

@@ -9,9 +9,15 @@ use serde_json::{Map, Value, json};
 use super::body::{
     ApproveBody, ApproveReply, AuditBody, ChangeReply, PairingBody, RejectBody, RenameBody, RevokeBody, StateBody,
 };
+use super::launch::{
+    AccessBody, AccessReply, DesiredBody, DoctorBody, DoctorReply, DoneReply, GrantBody, OrderReply, PutDesiredReply,
+    RestartBody, SecretBody, SecretsBody, SleepBody,
+};
 use super::problem::{self, Problem};
 use super::routes::{Endpoint, ROUTES, Route};
 use crate::auth::Tier;
+use crate::desired::document::Document;
+use crate::desired::secrets::SecretInfo;
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().to_value()
@@ -24,6 +30,12 @@ fn request_body(endpoint: Endpoint, generator: &mut SchemaGenerator) -> Option<V
         Endpoint::Reject => schema::<RejectBody>(generator),
         Endpoint::Revoke => schema::<RevokeBody>(generator),
         Endpoint::Rename => schema::<RenameBody>(generator),
+        Endpoint::PutDesired => schema::<Document>(generator),
+        Endpoint::PutSecret => schema::<SecretBody>(generator),
+        Endpoint::Restart => schema::<RestartBody>(generator),
+        Endpoint::Sleep => schema::<SleepBody>(generator),
+        Endpoint::Doctor => schema::<DoctorBody>(generator),
+        Endpoint::Access => schema::<AccessBody>(generator),
         _ => return None,
     })
 }
@@ -41,6 +53,18 @@ fn good_answer(endpoint: Endpoint, generator: &mut SchemaGenerator) -> (&'static
         Endpoint::Approve => ("application/json", schema::<ApproveReply>(generator)),
         Endpoint::Reject | Endpoint::Revoke | Endpoint::Rename => {
             ("application/json", schema::<ChangeReply>(generator))
+        }
+        Endpoint::Desired => ("application/json", schema::<DesiredBody>(generator)),
+        Endpoint::PutDesired => ("application/json", schema::<PutDesiredReply>(generator)),
+        Endpoint::Secrets => ("application/json", schema::<SecretsBody>(generator)),
+        Endpoint::PutSecret => ("application/json", schema::<SecretInfo>(generator)),
+        Endpoint::Start | Endpoint::Stop | Endpoint::Restart | Endpoint::Sleep => {
+            ("application/json", schema::<OrderReply>(generator))
+        }
+        Endpoint::Doctor => ("application/json", schema::<DoctorReply>(generator)),
+        Endpoint::Access => ("application/json", schema::<AccessReply>(generator)),
+        Endpoint::DeleteSecret | Endpoint::Decommission | Endpoint::Grant => {
+            ("application/json", schema::<DoneReply>(generator))
         }
         Endpoint::Audit => ("application/json", schema::<AuditBody>(generator)),
         Endpoint::Metrics => ("application/openmetrics-text", text),
@@ -76,6 +100,8 @@ fn problem_statuses(route: &Route) -> Vec<u16> {
                 route.tier > Tier::Public
             }
             "too_many_streams" => route.endpoint == Endpoint::Events,
+            "needs_launch_mode" if matches!(route.endpoint, Endpoint::Desired | Endpoint::Secrets) => true,
+            "generation_not_found" => route.endpoint == Endpoint::Desired,
             code if FROM_THE_HEAD.contains(&code) => true,
             _ => route.tier >= Tier::Dangerous,
         })
@@ -96,23 +122,41 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         let body = json!({ "application/json": { "schema": readyz() } });
         responses.insert("503".to_owned(), json!({ "description": "Not ready.", "content": body }));
     }
+    if route.endpoint == Endpoint::Decommission {
+        let body = json!({ "application/json": { "schema": schema::<GrantBody>(generator) } });
+        responses.insert("202".to_owned(), json!({ "description": "A second person must grant it.", "content": body }));
+    }
     if route.endpoint == Endpoint::State {
         responses.insert("304".to_owned(), json!({ "description": "Nothing new since If-None-Match." }));
     }
     for status in problem_statuses(route) {
         responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
     }
-    let parameters: Vec<Value> = route
+    let mut parameters: Vec<Value> = route
         .params
         .iter()
         .map(|p| {
             let mut schema = json!({ "type": "integer", "minimum": 0 });
-            if p.max < u64::MAX {
+            if !p.words.is_empty() {
+                schema = json!({ "type": "string", "enum": p.words });
+            } else if p.max < u64::MAX {
                 schema["maximum"] = p.max.into();
             }
             json!({ "name": p.name, "in": "query", "description": p.help, "schema": schema })
         })
         .collect();
+    if let Some((_, name)) = route.path.split_once('{') {
+        let name = name.trim_end_matches('}');
+        let schema = json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$" });
+        parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
+    }
+    if route.endpoint == Endpoint::PutDesired {
+        let help = "The newest generation in quotes, as GET /v1/desired has it for ETag; \"0\" when there is none.";
+        let schema = json!({ "type": "string" });
+        parameters.push(
+            json!({ "name": "If-Match", "in": "header", "required": true, "description": help, "schema": schema }),
+        );
+    }
     let mut operation = json!({
         "summary": route.summary,
         "operationId": format!("{:?}", route.endpoint).to_lowercase(),
@@ -122,7 +166,9 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "security": if route.tier == Tier::Public { json!([]) } else { json!([{ "bearer": [] }]) },
     });
     if let Some(body) = request_body(route.endpoint, generator) {
-        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": body } } });
+        let optional = matches!(route.endpoint, Endpoint::Restart | Endpoint::Sleep | Endpoint::Doctor);
+        operation["requestBody"] =
+            json!({ "required": !optional, "content": { "application/json": { "schema": body } } });
     }
     operation
 }

@@ -105,6 +105,68 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
         false,
         Some("Look at the request's scopes; approve it with a wider `expect` if they are wanted, else reject it."),
     ),
+    (
+        "invalid_desired",
+        422,
+        "The desired state contradicts itself or the machine",
+        false,
+        Some("Correct the field named; ?dry_run=true checks without keeping anything."),
+    ),
+    (
+        "precondition_failed",
+        412,
+        "Somebody else changed the desired state meanwhile",
+        false,
+        Some("GET /v1/desired, look at what changed, and send its generation as If-Match."),
+    ),
+    (
+        "precondition_required",
+        428,
+        "Say which generation you change",
+        false,
+        Some("Send If-Match with the ETag of GET /v1/desired (\"0\" when there is none yet)."),
+    ),
+    ("generation_not_found", 404, "This generation is not kept", false, Some("GET /v1/desired lists those kept.")),
+    ("secret_not_found", 404, "No secret of this name is stored", false, Some("GET /v1/secrets lists the names.")),
+    (
+        "no_machine_secret",
+        409,
+        "The machine has no secret to seal with",
+        false,
+        Some("Give the machine a secret of its own: machine.secret (OPENCLAW_SIDECAR_MACHINE_SECRET)."),
+    ),
+    ("other_boot", 409, "The gateway was restarted meanwhile", false, Some("Look at /v1/state before trying again.")),
+    (
+        "gateway_busy",
+        409,
+        "Work is under way in the gateway",
+        true,
+        Some("Try again later, or send {\"force\":true} to interrupt it."),
+    ),
+    (
+        "decommissioned",
+        409,
+        "This tenant was decommissioned",
+        false,
+        Some("Give the next tenant another volume, or remove `decommissioned` from the sidecar's state directory."),
+    ),
+    ("grant_not_found", 404, "Nothing waits for a grant under this id", false, Some("It may have lapsed: ask anew.")),
+    (
+        "same_person",
+        403,
+        "Who asked may not grant it",
+        false,
+        Some("Another credential marked as approver has to grant it."),
+    ),
+    ("too_many_grants", 429, "Too many requests wait for a second person", true, None),
+    ("launcher_failed", 502, "The launcher could not do it", true, Some("See `supervisor` in /v1/state, and the log.")),
+    (
+        "state_not_written",
+        507,
+        "Our own state cannot be written durably",
+        true,
+        Some("Make room on the disk of state_dir."),
+    ),
     ("too_many_streams", 429, "Too many event streams are open", true, Some("Close one, or use /v1/state?wait_gen=.")),
     ("internal", 500, "The sidecar failed", true, Some("See the sidecar's log for the request id.")),
     (
@@ -112,7 +174,7 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
         501,
         "Only a sidecar that launches the gateway can do this",
         false,
-        Some("Approve by request_id, or run `openclaw pairing approve <channel> <code>` beside the gateway."),
+        Some("Run the sidecar as the gateway's launcher: `openclaw-sidecar run -- <gateway command>`."),
     ),
     (
         "unsupported_by_gateway",
@@ -184,7 +246,20 @@ impl From<Refused> for Problem {
             | Refused::ExceedsExpectation(what)
             | Refused::MissingAuthority(what)
             | Refused::GatewayError(what)
+            | Refused::InvalidDesired(what)
+            | Refused::InvalidSecret(what)
+            | Refused::NoSuchSecret(what)
+            | Refused::LauncherFailed(what)
+            | Refused::NoSuchGrant(what)
+            | Refused::StateNotWritten(what)
             | Refused::AuditUnavailable(what) => Self::new(code, what),
+            Refused::PreconditionFailed(newest) => Self::new(code, format!("the newest generation is {newest}")),
+            Refused::NoMachineSecret => Self::new(code, "machine.secret is not set"),
+            Refused::OtherBoot(now) => Self::new(code, format!("its boot id is {now} now")),
+            Refused::GatewayBusy => Self::new(code, "it says that work is under way"),
+            Refused::Decommissioned => Self::new(code, "its state was wiped and the gateway stays stopped"),
+            Refused::SamePerson => Self::new(code, "the same credential asked for it"),
+            Refused::TooManyGrants => Self::new(code, "too many wait already"),
             Refused::UnsupportedByGateway(what) | Refused::NeedsLaunchMode(what) => Self::new(code, what),
             Refused::Superseded(what, newer) => {
                 let detail = format!("{what}; it waits now as {}", newer.request_id);
@@ -235,6 +310,19 @@ mod tests {
             Refused::GatewayError(String::new()),
             Refused::AuditUnavailable(String::new()),
             Refused::CredentialGone,
+            Refused::InvalidDesired(String::new()),
+            Refused::PreconditionFailed(0),
+            Refused::StateNotWritten(String::new()),
+            Refused::InvalidSecret(String::new()),
+            Refused::NoSuchSecret(String::new()),
+            Refused::NoMachineSecret,
+            Refused::OtherBoot(String::new()),
+            Refused::GatewayBusy,
+            Refused::LauncherFailed(String::new()),
+            Refused::NoSuchGrant(String::new()),
+            Refused::SamePerson,
+            Refused::Decommissioned,
+            Refused::TooManyGrants,
         ];
         for refused in refusals {
             let code = refused.code();
@@ -248,6 +336,7 @@ mod tests {
     fn every_code_in_the_source_is_in_the_table() {
         let sources = [
             include_str!("handlers.rs"),
+            include_str!("launch.rs"),
             include_str!("query.rs"),
             include_str!("../http/screen.rs"),
             include_str!("../http/serve.rs"),

@@ -1,4 +1,4 @@
-//! Query parameters: whole numbers only, every one known, none twice.
+//! Query parameters: whole numbers or one of a few words, every one known, none twice.
 
 use super::problem::Problem;
 
@@ -11,8 +11,10 @@ pub struct Query(Vec<(&'static str, u64)>);
 pub struct Param {
     /// As in the URL.
     pub name: &'static str,
-    /// Largest value taken.
+    /// Largest value taken, of a number.
     pub max: u64,
+    /// The words taken; none means a number.
+    pub words: &'static [&'static str],
     /// What it does.
     pub help: &'static str,
 }
@@ -35,6 +37,13 @@ impl Query {
             if found.iter().any(|(known, _)| *known == param.name) {
                 return Err(Problem::new("invalid_query", format!("{name} is given twice")));
             }
+            if !param.words.is_empty() {
+                let word = param.words.iter().position(|word| *word == value).ok_or_else(|| {
+                    Problem::new("invalid_query", format!("{name} must be {}", param.words.join(" or ")))
+                })?;
+                found.push((param.name, word as u64));
+                continue;
+            }
             let digits = Some(value).filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
             let number = digits.and_then(|v| v.parse().ok()).filter(|n| *n <= param.max).ok_or_else(|| {
                 Problem::new("invalid_query", format!("{name} must be a whole number from 0 to {}", param.max))
@@ -42,6 +51,11 @@ impl Query {
             found.push((param.name, number));
         }
         Ok(Self(found))
+    }
+
+    /// Whether a parameter was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.number(name).is_some()
     }
 
     /// The value of a parameter, if it was given.
@@ -54,7 +68,10 @@ impl Query {
 mod tests {
     use super::*;
 
-    const PARAMS: &[Param] = &[Param { name: "wait_s", max: 60, help: "" }];
+    const PARAMS: &[Param] = &[
+        Param { name: "wait_s", max: 60, words: &[], help: "" },
+        Param { name: "dry_run", max: 0, words: &["true"], help: "" },
+    ];
 
     #[test]
     fn faults_name_the_parameter() {
@@ -64,6 +81,8 @@ mod tests {
         for bad in ["wait_s=", "wait_s=-1", "wait_s=61", "wait_s=1e1", "wait_s=%31", "wait_s"] {
             assert!(fault(bad).contains("wait_s must be"), "{bad}");
         }
+        assert!(fault("dry_run=1").contains("dry_run must be true"));
+        assert!(Query::parse(Some("dry_run=true"), PARAMS).unwrap().has("dry_run"));
         assert_eq!(Query::parse(Some("wait_s=60"), PARAMS).unwrap().number("wait_s"), Some(60));
         assert_eq!(Query::parse(None, PARAMS).unwrap().number("wait_s"), None);
     }

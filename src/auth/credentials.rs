@@ -67,8 +67,12 @@ impl fmt::Debug for Token {
 }
 
 /// One line of a credentials file for this token.
-pub fn entry_json(id: &str, token: &Token, tier: Tier) -> String {
-    serde_json::json!({ "id": id, "sha256": token.sha256(), "tier": tier.name() }).to_string()
+pub fn entry_json(id: &str, token: &Token, tier: Tier, approver: bool) -> String {
+    let mut entry = serde_json::json!({ "id": id, "sha256": token.sha256(), "tier": tier.name() });
+    if approver {
+        entry["approver"] = true.into();
+    }
+    entry.to_string()
 }
 
 /// One credential that is let in.
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn every_fault_names_its_entry_and_field() {
-        let good = entry_json("ok", &Token::random().unwrap(), Tier::Safe);
+        let good = entry_json("ok", &Token::random().unwrap(), Tier::Safe, false);
         let empty = HEXLOWER.encode(&Sha256::digest(""));
         let text = format!(
             r#"[{good},{{"id":"a b","sha256":"","tier":"safe"}},{{"id":"x","sha256":"12","tier":"safe"}},

@@ -24,7 +24,11 @@ pub(super) fn state(body: &Value) -> String {
     if !reason.is_empty() {
         let _ = write!(text, "\n          {reason}");
     }
+    text.push_str(&supervisor(body));
     let _ = write!(text, "\nsidecar   {}, up {}", word(&sidecar["version"]), span(&sidecar["uptime_s"]));
+    if let Some(isolation) = body["supervisor"]["isolation"].as_str() {
+        let _ = write!(text, ", {isolation}");
+    }
     for listener in items(&sidecar["listeners"]) {
         let _ = write!(text, "\n          {} {}", word(&listener["kind"]), word(&listener["address"]));
     }
@@ -51,6 +55,43 @@ pub(super) fn state(body: &Value) -> String {
         let _ = writeln!(text, "\n{}: {}", word(&finding["severity"]), word(&finding["code"]));
         let _ = writeln!(text, "          {}\n          -> {}", word(&finding["summary"]), word(&finding["remedy"]));
     }
+    text
+}
+
+/// The gateway's process and its desired state; nothing in attach mode.
+fn supervisor(body: &Value) -> String {
+    let mut text = String::new();
+    let (supervisor, desired) = (&body["supervisor"], &body["desired"]);
+    if !supervisor.is_object() {
+        return text;
+    }
+    let pid = supervisor["pid"].as_i64().map_or_else(|| "no process".to_owned(), |pid| format!("pid {pid}"));
+    let _ = write!(text, "\nprocess   {pid}, started {} times", supervisor["starts"]);
+    let exit = &supervisor["last_exit"];
+    if exit.is_object() {
+        let _ = write!(text, "\n          last end {}: {}", word(&exit["at"]), word(&exit["reason"]));
+        let ready = body["phase"] == "ready";
+        for line in items(&exit["last_lines"]).iter().rev().take(if ready { 0 } else { 5 }).rev() {
+            let _ = write!(text, "\n          | {}", word(line));
+        }
+    }
+    if desired["generation"].as_u64().is_some_and(|generation| generation > 0) {
+        let _ = write!(text, "\ndesired   generation {}, {}", desired["generation"], word(&desired["status"]));
+        if let Some(why) = desired["error"].as_str() {
+            let _ = write!(text, "\n          {why}");
+        }
+    }
+    text
+}
+
+/// What came of an order to the gateway.
+pub(super) fn order(body: &Value) -> String {
+    let mut text = format!("{}: gateway {}", word(&body["outcome"]), word(&body["phase"]));
+    let reason = word(&body["reason"]);
+    if !reason.is_empty() {
+        let _ = write!(text, ", {reason}");
+    }
+    text.push('\n');
     text
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::{Config, ENV_PREFIX};
 use crate::secret::Secret;
@@ -165,6 +166,118 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "launch.volume",
+        kind: Kind::Text,
+        sample: "\"/data\"",
+        help: "With `run -- <gateway command>`: the directory that survives the machine. It belongs to root; openclaw/ in it\n\
+               belongs to the gateway, sidecar/ to the sidecar.",
+        apply: |c, v| path(v)?.map(|p| c.launch.volume = p).ok_or_else(|| "must not be empty".to_owned()),
+    },
+    Key {
+        name: "launch.gateway_user",
+        kind: Kind::Text,
+        sample: "\"node\"",
+        help: "The user the gateway runs as: a name, or numbers as uid:gid.",
+        apply: |c, v| text(v).map(|v| c.launch.gateway_user = v),
+    },
+    Key {
+        name: "launch.sidecar_user",
+        kind: Kind::Text,
+        sample: "\"openclaw-sidecar\"",
+        help: "The user the control daemon runs as; another one than the gateway's.",
+        apply: |c, v| text(v).map(|v| c.launch.sidecar_user = v),
+    },
+    Key {
+        name: "launch.env_pass",
+        kind: Kind::List,
+        sample: "[]",
+        help: "Variables the gateway gets besides PATH, HOME, TZ, LANG, LC_*, NODE_*, FLY_*, RAILWAY_* and OPENCLAW_*\n\
+               (never OPENCLAW_SIDECAR_*).",
+        apply: |c, v| {
+            c.launch.env_pass = v.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+            Ok(())
+        },
+    },
+    Key {
+        name: "launch.stop_budget_s",
+        kind: Kind::Number,
+        sample: "8",
+        help: "Seconds within which everything ends after SIGTERM or SIGINT: less than the platform waits before it kills.\n\
+               The default is 4 on Fly Machines, 8 elsewhere.",
+        apply: |c, v| match v.parse() {
+            Ok(seconds @ 1..=300) => {
+                c.launch.stop_budget = Duration::from_secs(seconds);
+                Ok(())
+            }
+            _ => Err("must be a whole number from 1 to 300".into()),
+        },
+    },
+    Key {
+        name: "launch.desired_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-sidecar/desired.json\"",
+        help: "The desired state of the first boot, a JSON file; afterwards PUT /v1/desired changes it.",
+        apply: |c, v| path(v).map(|p| c.launch.desired_file = p),
+    },
+    Key {
+        name: "launch.desired",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "The same JSON inline, for platforms without files.",
+        apply: |c, v| {
+            c.launch.desired = (!v.is_empty()).then(|| v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "launch.migrate",
+        kind: Kind::Text,
+        sample: "\"auto\"",
+        help: "auto moves a tenant whose files lie directly in the volume into openclaw/, once, and keeps a copy; off\n\
+               refuses to start it. `openclaw-sidecar migrate --dry-run` shows what would be done.",
+        apply: |c, v| {
+            c.launch.migrate = match v {
+                "auto" => true,
+                "off" => false,
+                _ => return Err("must be auto or off".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "machine.secret",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "256 random bits as text, injected by the platform and the same at every boot; seals secrets at rest.\n\
+               Better given as environment variable or file. Without it, no secret can be stored.",
+        apply: |c, v| {
+            c.machine.secret = (!v.is_empty()).then(|| Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "machine.secret_file",
+        kind: Kind::Text,
+        sample: "\"/run/secrets/openclaw-machine\"",
+        help: "A file that holds the machine's secret.",
+        apply: |c, v| path(v).map(|p| c.machine.secret_file = p),
+    },
+    Key {
+        name: "hardening.mode",
+        kind: Kind::Text,
+        sample: "\"report\"",
+        help: "report shows in the state which layers of the daemon's hardening are on; require refuses to run when one\n\
+               is missing.",
+        apply: |c, v| {
+            c.hardening_required = match v {
+                "report" => false,
+                "require" => true,
+                _ => return Err("must be report or require".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
         name: "limits.max_connections",
         kind: Kind::Number,
         sample: "128",
@@ -229,6 +342,10 @@ fn path(value: &str) -> Result<Option<PathBuf>, String> {
     }
     let path = PathBuf::from(value);
     if path.is_absolute() { Ok(Some(path)) } else { Err(format!("must be an absolute path, not {value:?}")) }
+}
+
+fn text(value: &str) -> Result<String, String> {
+    if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(value.to_owned()) }
 }
 
 fn listener(value: &str) -> Result<Option<SocketAddr>, String> {

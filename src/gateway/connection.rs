@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -23,11 +23,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Hello, Incoming, Tag};
 use super::identity::Identity;
+use super::listener::Guard;
 use super::refusal::{no_token, refused, stripped};
 use super::secret::{self, Credential};
 use super::wire::{Socket, answer, closed, read_challenge, send};
-use super::{CALL_QUEUE, Call, CallError, Down, Gateway, Link, Method, Notice, Session, Stats};
+use super::{CALL_QUEUE, Call, CallError, Down, Gateway, Link, Method, Notice, Refusal, Session, Stats};
 use crate::config;
+use crate::launcher::handle::Handle;
+use crate::launcher::machine::State as Launched;
+use crate::launcher::verbs::Verb;
 
 const DIAL: Duration = Duration::from_secs(5);
 /// A throttled gateway takes up to 13 s for an answer (measured at 6.25 % of a core).
@@ -53,12 +57,16 @@ type Waiting = HashMap<String, oneshot::Sender<Result<String, CallError>>>;
 #[derive(Debug)]
 pub struct Connection {
     config: config::Gateway,
-    env: config::Env,
+    /// What the gateway may name in its configuration: changes with the stored secrets.
+    env: watch::Receiver<config::Env>,
+    /// In launch mode: tells whether the gateway runs, and whether it is the one that listens.
+    guard: Option<Guard>,
     identity: Identity,
     calls: mpsc::Receiver<Call>,
     link: watch::Sender<Link>,
     notices: mpsc::Sender<Notice>,
     lagging: bool,
+    redial: Arc<Notify>,
     /// A restart was announced: until then a closed port means "starting", not "stopped".
     restarting_until: Option<Instant>,
     stats: Arc<Stats>,
@@ -68,23 +76,28 @@ pub struct Connection {
 /// Makes the task, the handle, and the stream of notices.
 pub fn new(
     config: config::Gateway,
-    env: config::Env,
+    env: watch::Receiver<config::Env>,
     identity: Identity,
+    launcher: Option<Handle>,
 ) -> (Connection, Gateway, mpsc::Receiver<Notice>) {
     let (calls_tx, calls) = mpsc::channel(CALL_QUEUE);
     let (notices, notices_rx) = mpsc::channel(NOTICES);
     let link = watch::Sender::new(Link::Down(Down::Connecting));
     let stats = Arc::new(Stats::default());
     let device_id = Arc::from(identity.device_id.as_str());
-    let gateway = Gateway { calls: calls_tx, link: link.subscribe(), stats: stats.clone(), device_id };
+    let redial = Arc::new(Notify::new());
+    let gateway =
+        Gateway { calls: calls_tx, link: link.subscribe(), stats: stats.clone(), device_id, redial: redial.clone() };
     let connection = Connection {
         config,
         env,
+        guard: launcher.map(Guard::new),
         identity,
         calls,
         link,
         notices,
         lagging: false,
+        redial,
         restarting_until: None,
         stats,
         next_id: 0,
@@ -98,7 +111,7 @@ impl Connection {
         let mut failures = 0u32;
         let mut logged = None;
         loop {
-            let credential = secret::find(&self.config, &self.env);
+            let credential = self.credential().await;
             let down = tokio::select! {
                 () = stop.cancelled() => return,
                 down = self.live(&credential, &mut failures) => down,
@@ -122,8 +135,32 @@ impl Connection {
         }
     }
 
+    /// The credential there is now. In launch mode the launcher reads the gateway's configuration for us.
+    async fn credential(&self) -> Result<Credential, String> {
+        let text = match &self.guard {
+            Some(guard) => match guard.launcher().ask(Verb::ReadConfig).await {
+                Ok(read) => read["config"].as_str().map(|text| Ok(text.to_owned())),
+                Err(why) => Some(Err(why)),
+            },
+            None => secret::config_text(&self.config),
+        };
+        secret::find(&self.config, text, &self.env.borrow())
+    }
+
+    /// In launch mode, why there is nothing to dial.
+    fn not_running(&self) -> Option<Down> {
+        match self.guard.as_ref()?.launcher().status().state {
+            Launched::Starting | Launched::Ready | Launched::Degraded => None,
+            Launched::Seeding | Launched::Backoff | Launched::Draining => Some(Down::Starting),
+            _ => Some(Down::Stopped),
+        }
+    }
+
     /// One whole life of a connection; returns why it ended.
     async fn live(&mut self, credential: &Result<Credential, String>, failures: &mut u32) -> Down {
+        if let Some(down) = self.not_running() {
+            return down;
+        }
         let credential = match credential {
             Ok(credential) => credential,
             Err(why) => return Down::Unauthorized(no_token(why)),
@@ -169,18 +206,24 @@ impl Connection {
         Ok((socket, session))
     }
 
-    async fn dial(&self) -> Result<Socket, Down> {
+    async fn dial(&mut self) -> Result<Socket, Down> {
         let address = self.config.address;
         let stream = match timeout(DIAL, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
                 let restarting = self.restarting_until.is_some_and(|until| Instant::now() < until);
-                return Err(if restarting { Down::Starting } else { Down::Stopped });
+                // In launch mode its process runs, or there would be nothing to dial.
+                let boots = restarting || self.guard.is_some();
+                return Err(if boots { Down::Starting } else { Down::Stopped });
             }
             Ok(Err(e)) => return Err(Down::Lost(e.to_string())),
             Err(_) => return Err(Down::Mute),
         };
         stream.set_nodelay(true).map_err(|e| Down::Lost(e.to_string()))?;
+        // Before anything is said to whoever listens there.
+        if let Some(guard) = &mut self.guard {
+            guard.check(address).await.map_err(|why| Down::Unauthorized(squatted(why)))?;
+        }
         let limits = WebSocketConfig::default()
             .read_buffer_size(16 * 1024)
             .write_buffer_size(0)
@@ -257,6 +300,7 @@ impl Connection {
                         return down;
                     }
                 }
+                () = self.redial.notified() => return Down::Lost("the machine was suspended".to_owned()),
                 () = tokio::time::sleep_until(heard + SILENCE) => return Down::Mute,
             }
         }
@@ -331,10 +375,16 @@ impl Connection {
         let delay = with_jitter(delay_after(down, failures));
         let until = Instant::now() + delay;
         let refused = matches!(down, Down::Unauthorized(_));
+        let mut launched = self.guard.as_ref().map(|guard| guard.launcher().watch());
+        if let Some(status) = &mut launched {
+            status.mark_unchanged();
+        }
         loop {
             let wake = if refused { until.min(Instant::now() + TOKEN_LOOK) } else { until };
             tokio::select! {
                 () = tokio::time::sleep_until(wake) => {}
+                // The gateway was started, or stopped: whatever was, is not.
+                () = changed(&mut launched) => return,
                 call = self.calls.recv() => {
                     if let Some(call) = call {
                         let _ = call.reply.send(Err(CallError::Down(down.clone())));
@@ -342,7 +392,7 @@ impl Connection {
                     }
                 }
             }
-            let new_token = refused && secret::find(&self.config, &self.env) != *used;
+            let new_token = refused && self.credential().await != *used;
             if new_token || Instant::now() >= until {
                 return;
             }
@@ -355,6 +405,23 @@ impl Connection {
     }
 }
 
+async fn changed(launched: &mut Option<watch::Receiver<crate::launcher::verbs::Status>>) {
+    if let Some(status) = launched
+        && status.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+fn squatted(why: String) -> Refusal {
+    Refusal {
+        code: "port_squatted".to_owned(),
+        summary: why,
+        remedy: "Find the process that holds the port and end it, or move it; the token was not sent to it.".to_owned(),
+    }
+}
+
 /// How long to wait after the `failures`-th failure in a row.
 fn delay_after(down: &Down, failures: u32) -> Duration {
     let (first, most) = match down {
@@ -363,6 +430,8 @@ fn delay_after(down: &Down, failures: u32) -> Duration {
         Down::Starting => (500, 1_000),
         Down::Mute => (1_000, 10_000),
         Down::Unauthorized(refusal) if refusal.code == "AUTH_RATE_LIMITED" => (60_000, 300_000),
+        // The gateway takes its port when it has booted, and keeps trying for seconds.
+        Down::Unauthorized(refusal) if refusal.code == "port_squatted" => (500, 5_000),
         Down::Unauthorized(_) => (10_000, 300_000),
     };
     Duration::from_millis((first << failures.min(16)).min(most))

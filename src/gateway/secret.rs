@@ -28,9 +28,15 @@ pub enum Credential {
 /// Looks for the credential where the configuration says, in this order: `gateway.token`, `gateway.token_file`, the
 /// gateway's own configuration, and last the variables that the gateway itself would use.
 ///
+/// `config` is the text of the gateway's configuration, where it can be had.
+///
 /// # Errors
 /// In plain words why none was found.
-pub fn find(gateway: &config::Gateway, env: &config::Env) -> Result<Credential, String> {
+pub fn find(
+    gateway: &config::Gateway,
+    config: Option<Result<String, String>>,
+    env: &config::Env,
+) -> Result<Credential, String> {
     if let Some(token) = &gateway.token {
         return Ok(Credential::Token(token.clone()));
     }
@@ -38,7 +44,7 @@ pub fn find(gateway: &config::Gateway, env: &config::Env) -> Result<Credential, 
         let text = files::read_text(path, MAX_TOKEN).map_err(|e| format!("gateway.token_file: {e}"))?;
         return non_empty(&text).map(Credential::Token).ok_or_else(|| format!("{} is empty", path.display()));
     }
-    let from_config = gateway.config_path.as_deref().map(|path| from_config(path, env));
+    let from_config = config.map(|text| from_config(&text?, env));
     if let Some(Ok(Some(credential))) = from_config {
         return Ok(credential);
     }
@@ -75,10 +81,15 @@ struct AuthSection {
     password: Option<String>,
 }
 
+/// The text of the gateway's configuration, if the configuration says where it lies.
+pub fn config_text(gateway: &config::Gateway) -> Option<Result<String, String>> {
+    let path: &Path = gateway.config_path.as_deref()?;
+    Some(files::read_text(path, MAX_CONFIG).map_err(|e| format!("gateway.config_path: {e}")))
+}
+
 /// Reads `gateway.auth` of an `openclaw.json`. The file belongs to the gateway's user: it is read bounded, and nothing
 /// in it can do more than fail.
-fn from_config(path: &Path, env: &config::Env) -> Result<Option<Credential>, String> {
-    let text = files::read_text(path, MAX_CONFIG).map_err(|e| format!("gateway.config_path: {e}"))?;
+fn from_config(text: &str, env: &config::Env) -> Result<Option<Credential>, String> {
     let options = jsonc_parser::ParseOptions { allow_missing_commas: false, ..Default::default() };
     let parsed: Option<OpenClaw> = jsonc_parser::parse_to_serde_value(text.trim_start_matches('\u{feff}'), &options)
         .map_err(|e| {
@@ -88,7 +99,7 @@ fn from_config(path: &Path, env: &config::Env) -> Result<Option<Credential>, Str
                 kind => kind.to_string(),
             };
             let (line, column) = (e.line_display(), e.column_display());
-            format!("{} cannot be read as JSON5: {what} on line {line} column {column}", path.display())
+            format!("openclaw.json cannot be read as JSON5: {what} on line {line} column {column}")
         })?;
     let auth = parsed.unwrap_or_default().gateway.auth;
     let value = |text: Option<String>| text.and_then(|text| non_empty(&substitute(&text, env)));
@@ -121,7 +132,11 @@ mod tests {
         let path = dir.path().join("openclaw.json");
         std::fs::write(&path, text).unwrap();
         let gateway = config::Gateway { config_path: Some(path), ..Config::default().gateway };
-        find(&gateway, &env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Env>())
+        find(
+            &gateway,
+            config_text(&gateway),
+            &env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Env>(),
+        )
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is compared with a result")]

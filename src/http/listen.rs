@@ -69,15 +69,21 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     bind().map_err(|e| io::Error::new(e.kind(), format!("{address}: {e}")))
 }
 
+/// Makes the directory of the local socket, if it is not there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn socket_dir(path: &Path) -> io::Result<()> {
+    path.parent().filter(|dir| !dir.exists()).map_or(Ok(()), files::private_dir)
+}
+
 /// Binds the local socket, taking over one that an earlier process left. Its directory is made if missing.
 ///
 /// # Errors
 /// Something else lies at the path, or the directory cannot be made.
 pub fn unix(path: &Path) -> io::Result<Bound> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
-        files::private_dir(dir).map_err(named)?;
-    }
+    socket_dir(path).map_err(named)?;
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -138,7 +144,8 @@ async fn accept_one(shared: &Arc<Shared>, bound: &Bound, tls: Option<&TlsAccepto
             let (stream, _) = listener.accept().await?;
             // The gateway's agent can reach this path too: only root and our own user are let in.
             let uid = stream.peer_cred()?.uid();
-            if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
+            let own = !shared.local_root_only && uid == nix::unistd::geteuid().as_raw();
+            if uid != 0 && !own {
                 return Ok(());
             }
             let Some(permit) = admit(shared).await else { return Ok(()) };

@@ -10,7 +10,6 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, Header
 use hyper::{Method, Request, Version};
 
 use crate::api::problem::Problem;
-use crate::api::routes::MAX_BODY;
 
 const MAX_URI: usize = 1024;
 
@@ -18,7 +17,7 @@ const MAX_URI: usize = 1024;
 ///
 /// # Errors
 /// A problem that says which header is wrong.
-pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> Result<(), Problem> {
+pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>, max_body: usize) -> Result<(), Problem> {
     let headers = request.headers();
     if request.uri().path_and_query().map_or(0, |p| p.as_str().len()) > MAX_URI {
         return Err(Problem::new("uri_too_long", format!("the URI has more than {MAX_URI} characters")));
@@ -37,8 +36,10 @@ pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>) -> R
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Problem::new("unsupported_media_type", "Content-Encoding is not accepted"));
     }
-    check_length(headers)?;
-    if request.method() == Method::POST {
+    let length = check_length(headers, max_body)?;
+    let takes_body = matches!(*request.method(), Method::POST | Method::PUT);
+    // Without a body there is nothing that a type could be of.
+    if takes_body && (length > 0 || headers.contains_key(CONTENT_TYPE)) {
         check_type(headers)?;
     }
     Ok(())
@@ -77,17 +78,17 @@ fn start(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-fn check_length(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_length(headers: &HeaderMap, max_body: usize) -> Result<usize, Problem> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let length = match (values.next(), values.next()) {
-        (None, _) => return Ok(()),
+        (None, _) => return Ok(0),
         (Some(value), None) => value.to_str().ok().and_then(|v| v.parse::<usize>().ok()),
         _ => None,
     };
     match length {
-        Some(length) if length <= MAX_BODY => Ok(()),
+        Some(length) if length <= max_body => Ok(length),
         Some(length) => {
-            Err(Problem::new("body_too_large", format!("Content-Length is {length}, at most {MAX_BODY} is taken")))
+            Err(Problem::new("body_too_large", format!("Content-Length is {length}, at most {max_body} is taken")))
         }
         None => Err(Problem::new("bad_request", "Content-Length is not one whole number")),
     }
@@ -117,7 +118,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        screen(&request.body(()).unwrap(), &names).err().map(|p| p.code)
+        screen(&request.body(()).unwrap(), &names, 1000).err().map(|p| p.code)
     }
 
     const GOOD: [(&str, &str); 2] = [("host", "127.0.0.1:9443"), ("content-type", "application/json; charset=utf-8")];
@@ -141,7 +142,7 @@ mod tests {
     fn a_target_with_its_own_host_is_refused() {
         let request =
             Request::builder().uri("https://evil.example/livez").header("host", "localhost").body(()).unwrap();
-        assert_eq!(screen(&request, &HashSet::new()).unwrap_err().code, "bad_request");
+        assert_eq!(screen(&request, &HashSet::new(), 1000).unwrap_err().code, "bad_request");
     }
 
     #[test]
@@ -150,10 +151,11 @@ mod tests {
         assert_eq!(with(("transfer-encoding", "chunked")), Some("length_required"));
         assert_eq!(with(("origin", "https://a.example")), Some("origin_refused"));
         assert_eq!(with(("content-encoding", "gzip")), Some("unsupported_media_type"));
-        assert_eq!(with(("content-length", "65537")), Some("body_too_large"));
+        assert_eq!(with(("content-length", "1001")), Some("body_too_large"));
         assert_eq!(with(("content-length", "-1")), Some("bad_request"));
         assert_eq!(with(("content-type", "text/plain")), Some("unsupported_media_type"));
         assert_eq!(refused(&[GOOD[0], ("content-type", "text/plain")]), Some("unsupported_media_type"));
-        assert_eq!(refused(&[GOOD[0]]), Some("unsupported_media_type"));
+        assert_eq!(refused(&[GOOD[0], ("content-length", "2")]), Some("unsupported_media_type"));
+        assert_eq!(refused(&[GOOD[0]]), None, "without a body there is nothing to be of a type");
     }
 }

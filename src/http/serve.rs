@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
-    RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH,
+    IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
@@ -60,7 +60,7 @@ pub async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, request: Request<Incomi
     let (route, actor) = (seen.route, seen.actor);
     if status >= 500 && status != 503 {
         tracing::warn!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
-    } else if !actor.is_empty() && (status >= 400 || method == Method::POST) {
+    } else if !actor.is_empty() && (status >= 400 || method != Method::GET) {
         tracing::info!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
     } else {
         // Neither polls nor strangers may fill the log; both are counted.
@@ -82,18 +82,19 @@ async fn attempt(
     request_id: &str,
     seen: &mut Seen,
 ) -> Result<Answered, Problem> {
-    screen(&request, &shared.host_names)?;
     let found = routes::find(request.method(), request.uri().path());
-    if let Found::Route(route) = &found {
+    let max_body = if let Found::Route(route, _) = &found { route.max_body() } else { MAX_BODY };
+    screen(&request, &shared.host_names, max_body)?;
+    if let Found::Route(route, _) = &found {
         seen.route = route.path;
     }
     let principal = match &found {
-        Found::Route(route) if route.tier == Tier::Public => None,
+        Found::Route(route, _) if route.tier == Tier::Public => None,
         // Without a credential even "no such route" is not told.
         _ => Some(authenticate(shared, peer, request.headers())?),
     };
-    let route = match found {
-        Found::Route(route) => route,
+    let (route, name) = match found {
+        Found::Route(route, name) => (route, name),
         Found::OtherMethods(methods) => return Ok(other_methods(&methods, request_id)),
         Found::Nothing => return Err(Problem::new("route_not_found", request.uri().path())),
     };
@@ -102,7 +103,7 @@ async fn attempt(
         authorise(principal, route)?;
         peer.permit.set(Use::Busy);
     }
-    let answered = carry_out(shared, route, principal, request, request_id).await;
+    let answered = carry_out(shared, (route, name), principal, request, request_id).await;
     if !matches!(&answered, Ok(a) if matches!(a.body(), AnswerBody::Pieces(_))) && !seen.actor.is_empty() {
         peer.permit.set(Use::Idle);
     }
@@ -131,14 +132,14 @@ fn authorise(principal: &Principal, route: &Route) -> Result<(), Problem> {
 /// Reads the body, only now, and hands the call to the API.
 async fn carry_out(
     shared: &Arc<Shared>,
-    route: &'static Route,
+    (route, name): (&'static Route, String),
     principal: Option<Principal>,
     request: Request<Incoming>,
     request_id: &str,
 ) -> Result<Answered, Problem> {
     let (head, body) = request.into_parts();
-    let body = read_body(body).await?;
-    if head.method != Method::POST && !body.is_empty() {
+    let body = read_body(body, route.max_body()).await?;
+    if !route.takes_body() && !body.is_empty() {
         return Err(Problem::new("invalid_body", "this call takes no body"));
     }
     let caller = Caller {
@@ -153,8 +154,10 @@ async fn carry_out(
     };
     let call = Call {
         caller,
+        name,
         query: head.uri.query().map(str::to_owned),
         body,
+        if_match: head.headers.get(IF_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned),
         if_none_match: head.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned),
         last_event_id: kept(&head.headers, "last-event-id"),
     };
@@ -171,11 +174,11 @@ async fn carry_out(
     render(shared, answer?, principal)
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
-    match timeout(BODY, Limited::new(body, MAX_BODY).collect()).await {
+async fn read_body(body: Incoming, most: usize) -> Result<Bytes, Problem> {
+    match timeout(BODY, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
-            Err(Problem::new("body_too_large", format!("at most {MAX_BODY} bytes are taken")))
+            Err(Problem::new("body_too_large", format!("at most {most} bytes are taken")))
         }
         Ok(Err(_)) => Err(Problem::new("bad_request", "the body broke off")),
         Err(_) => Err(Problem::new("bad_request", format!("the body did not arrive within {} s", BODY.as_secs()))),

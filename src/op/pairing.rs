@@ -23,7 +23,7 @@ use crate::clock::UnixMs;
 use crate::files;
 use crate::gateway::records::Lists;
 use crate::gateway::{CallError, Gateway};
-use crate::op::{Caller, Refused};
+use crate::op::{Caller, Refused, entry};
 use crate::state::{Approved, Kind, Pending, Severity, State};
 use book::{Book, Credit, Happened};
 
@@ -195,7 +195,7 @@ impl Pairings {
 
     /// Puts the intent on record before anything is done; the returned half tells when it is durable.
     async fn record_intent(&self, caller: &Caller, verb: &str, target: &str) -> Result<Durable, Refused> {
-        let intent = Self::entry(caller, verb, target, "intent", "");
+        let intent = entry(caller, verb, target, "intent", "");
         self.audit.append(intent).await.map_err(|e| {
             self.tell_audit(Some(&e));
             Refused::AuditUnavailable(e.to_string())
@@ -204,7 +204,7 @@ impl Pairings {
 
     /// Puts the outcome on record and waits until both records are durable.
     async fn record_outcome(&self, caller: &Caller, verb: &str, target: &str, outcome: (&str, &str), intent: Durable) {
-        let entry = Self::entry(caller, verb, target, outcome.0, outcome.1);
+        let entry = entry(caller, verb, target, outcome.0, outcome.1);
         // The outcome may wait for the next fsync: the intent tells who asked for what.
         let (intent, outcome) = tokio::join!(intent.wait(), self.audit.append_soon(entry));
         self.tell_audit(intent.and(outcome).err().as_ref());
@@ -218,20 +218,6 @@ impl Pairings {
             (format!("the audit cannot be written: {e}"), remedy.to_owned())
         });
         self.state.publish(|draft| draft.snapshot.set_finding("audit_not_durable", Severity::Error, text));
-    }
-
-    fn entry(caller: &Caller, verb: &str, target: &str, outcome: &str, detail: &str) -> Entry {
-        Entry {
-            at: UnixMs::now().rfc3339(),
-            request_id: caller.request_id.clone(),
-            actor: caller.actor.clone(),
-            verb: verb.to_owned(),
-            target: target.to_owned(),
-            outcome: outcome.to_owned(),
-            detail: detail.to_owned(),
-            idempotency_key: caller.idempotency_key.clone(),
-            traceparent: caller.traceparent.clone(),
-        }
     }
 }
 

@@ -66,6 +66,9 @@ impl State {
             phase: Phase::Starting,
             phase_since: UnixMs::now(),
             phase_reason: "the gateway was not reached yet".to_owned(),
+            seen: (Phase::Starting, "the gateway was not reached yet".to_owned()),
+            supervisor: None,
+            desired: super::DesiredState::default(),
             gateway: None,
             pairing: Arc::default(),
             findings: Vec::new(),
@@ -102,6 +105,10 @@ impl State {
             events.push(("gateway.phase", data));
         }
         if !snapshot.differs(&old) && events.is_empty() {
+            if snapshot.seen != old.seen {
+                // Nobody sees it now; the phase after the next change of the process follows from it.
+                self.0.current.send_replace(Arc::new(snapshot));
+            }
             return result;
         }
         if events.is_empty() {

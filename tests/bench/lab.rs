@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{
     client::Client,
     device::RemoteDevice,
     gateway::{Gateway, GatewayOptions, VERSIONS},
+    machine::{self, Machine},
     sidecar::Sidecar,
 };
 
 const READY: Duration = Duration::from_secs(60);
+/// The gateway's configuration is taken over soon after it is ready.
+const TAKEN_OVER: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
 
 pub struct Lab {
     /// `BENCH_QUICK=1`.
@@ -38,6 +44,19 @@ impl Lab {
         let sidecar = Sidecar::builder().gateway_config(gateway.port(), &gateway.config_path()).start().await?;
         sidecar.client().wait_until("/v1/state", |state| state["phase"] == "ready", READY).await?;
         Ok((gateway, sidecar))
+    }
+
+    /// A machine that was booted by the launcher, its real gateway ready; each row has its own.
+    pub async fn machine(&self) -> anyhow::Result<Machine> {
+        let machine = Machine::real(VERSIONS[0])?.start().await?;
+        let ready = |state: &Value| state["phase"] == "ready" && state["desired"]["status"] == "applied";
+        machine.wait_state(ready, machine::READY).await?;
+        let end = Instant::now() + TAKEN_OVER;
+        while !machine.place().gateway_dir().join(".sidecar/last-good.json").exists() {
+            ensure!(Instant::now() < end, "the gateway's configuration was not taken over");
+            sleep(POLL).await;
+        }
+        Ok(machine)
     }
 
     /// `usual` runs, or `quick` ones.

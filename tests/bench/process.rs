@@ -39,10 +39,19 @@ impl Process {
     }
 
     pub fn memory(self) -> anyhow::Result<Memory> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
+        let Ok(text) = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0)) else {
+            return self.resident();
+        };
         let read = |key| number_after(&text, key).with_context(|| format!("smaps_rollup has no {key}"));
         let private = read("Private_Clean:")? + read("Private_Dirty:")?;
         Ok(Memory { rss: read("Rss:")?, pss: read("Pss:")?, private })
+    }
+
+    /// A process that let nobody look into it shows anybody but root its size only; all of it counts as its own then.
+    fn resident(self) -> anyhow::Result<Memory> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0)).context("the process is gone")?;
+        let rss = number_after(&text, "VmRSS:").context("no VmRSS")?;
+        Ok(Memory { rss, pss: rss, private: rss })
     }
 
     /// The largest resident set since `forget_peak`, in kilobytes; the kernel counts it to within some 100 kB.

@@ -7,15 +7,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    support::{
-        device::{Operator, RemoteDevice},
-        gateway::Gateway,
-        sidecar::Sidecar,
-    },
-    terminal::{duration, say, table},
+    process::Process,
+    support::device::{Operator, RemoteDevice},
+    tenant::Tenant,
+    terminal::{duration, say, step, table},
 };
 
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 
 /// What one approval cost.
 #[derive(Clone, Copy)]
@@ -24,36 +22,38 @@ struct Cost {
     cpu: Duration,
 }
 
-pub async fn run(gateway: &Gateway, sidecar: &Sidecar) -> anyhow::Result<()> {
+pub async fn run(tenant: &Tenant) -> anyhow::Result<()> {
+    step("What an approval costs");
     say(&format!("{RUNS} new devices wait and are approved by each; the figures are medians."));
-    let mut operator = Operator::connect(gateway.port(), gateway.token()).await?;
+    let mut operator = tenant.machine.operator().await?;
+    let daemon = tenant.daemon()?;
     // The first run of each fills caches that later runs find warm.
-    by_sidecar(gateway, sidecar, &mut operator).await?;
-    gateway.cli(&["devices", "list", "--json"]).await?;
+    by_sidecar(tenant, daemon, &mut operator).await?;
+    tenant.cli(&["devices", "list", "--json"]).await?;
 
-    let before = sidecar.rss_kib();
+    let before = daemon.memory()?.rss;
     let mut ours = Vec::new();
     for _ in 0..RUNS {
-        ours.push(by_sidecar(gateway, sidecar, &mut operator).await?);
+        ours.push(by_sidecar(tenant, daemon, &mut operator).await?);
     }
-    let after = sidecar.rss_kib();
+    let after = daemon.memory()?.rss;
     let (mut theirs, mut peak) = (Vec::new(), 0);
     for _ in 0..RUNS {
-        let (cost, rss) = by_cli(gateway, &mut operator).await?;
+        let (cost, rss) = by_cli(tenant, &mut operator).await?;
         theirs.push(cost);
         peak = peak.max(rss);
     }
     show(median(ours), median(theirs), after.saturating_sub(before), after, peak);
-    out_of_band(sidecar).await
+    out_of_band(tenant).await
 }
 
 /// The sidecar tells its own approvals from those of others.
-async fn out_of_band(sidecar: &Sidecar) -> anyhow::Result<()> {
+async fn out_of_band(tenant: &Tenant) -> anyhow::Result<()> {
     let count = |pairing: &Value| {
         let approved = pairing["approved"].as_array().into_iter().flatten();
         approved.filter(|device| device["approved_by"] == "out_of_band").count()
     };
-    sidecar.client().wait_until("/v1/pairing", |pairing| count(pairing) == RUNS, Duration::from_secs(30)).await?;
+    tenant.client().wait_until("/v1/pairing", |pairing| count(pairing) == RUNS, Duration::from_secs(30)).await?;
     say(&format!(
         "And it noticed: /v1/pairing lists the {RUNS} approvals of the command line as `out_of_band`, not as its own."
     ));
@@ -61,30 +61,30 @@ async fn out_of_band(sidecar: &Sidecar) -> anyhow::Result<()> {
 }
 
 /// One HTTPS request on a new connection, TLS handshake included.
-async fn by_sidecar(gateway: &Gateway, sidecar: &Sidecar, operator: &mut Operator) -> anyhow::Result<Cost> {
-    let (device, request_id) = waiting_device(gateway).await?;
-    let client = sidecar.client();
-    let cpu = sidecar.cpu_ns();
+async fn by_sidecar(tenant: &Tenant, daemon: Process, operator: &mut Operator) -> anyhow::Result<Cost> {
+    let (device, request_id) = waiting_device(tenant).await?;
+    let client = tenant.client();
+    let before = daemon.threads()?;
     let clock = Instant::now();
     let reply = client.post("/v1/pairing/approve", &json!({ "kind": "device", "request_id": request_id })).await?;
     let wall = clock.elapsed();
-    let cpu = Duration::from_nanos(sidecar.cpu_ns() - cpu);
+    let cpu = Duration::from_nanos(daemon.threads()?.since(&before).cpu_ns);
     ensure!(reply.json()["outcome"] == "approved", "not approved: {}", reply.json());
     verify(operator, &device).await?;
     Ok(Cost { wall, cpu })
 }
 
 /// `openclaw devices approve`, as it would be run inside the machine.
-async fn by_cli(gateway: &Gateway, operator: &mut Operator) -> anyhow::Result<(Cost, u64)> {
-    let (device, request_id) = waiting_device(gateway).await?;
-    let run = gateway.cli(&["devices", "approve", &request_id, "--json"]).await?;
+async fn by_cli(tenant: &Tenant, operator: &mut Operator) -> anyhow::Result<(Cost, u64)> {
+    let (device, request_id) = waiting_device(tenant).await?;
+    let run = tenant.cli(&["devices", "approve", &request_id, "--json"]).await?;
     ensure!(run.status.success(), "openclaw devices approve failed: {}", run.stderr);
     verify(operator, &device).await?;
     Ok((Cost { wall: run.wall, cpu: run.cpu }, run.peak_rss_kib))
 }
 
-async fn waiting_device(gateway: &Gateway) -> anyhow::Result<(RemoteDevice, String)> {
-    let mut device = RemoteDevice::browser(gateway.port(), gateway.token());
+async fn waiting_device(tenant: &Tenant) -> anyhow::Result<(RemoteDevice, String)> {
+    let mut device = tenant.machine.browser()?;
     let request_id = device.attempt().await?.request_id()?.to_owned();
     Ok((device, request_id))
 }

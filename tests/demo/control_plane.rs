@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -17,42 +18,37 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{support::sidecar::Sidecar, terminal};
+use crate::{tenant::Tenant, terminal};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct ControlPlane {
     base: String,
+    dir: PathBuf,
     certificate: PathBuf,
     authorization: PathBuf,
 }
 
 impl ControlPlane {
     /// Puts the sidecar's certificate and the control credential where the commands shown find them.
-    pub fn new(sidecar: &Sidecar, dir: &Path) -> anyhow::Result<Self> {
+    pub fn new(address: SocketAddr, certificate: &Path, token: &str, dir: &Path) -> anyhow::Result<Self> {
         let plane = Self {
-            base: format!("https://{}", sidecar.tls_addr()),
+            base: format!("https://{address}"),
+            dir: dir.to_owned(),
             certificate: dir.join("tls.crt"),
             authorization: dir.join("authorization"),
         };
-        fs::copy(sidecar.cert_path(), &plane.certificate)?;
+        fs::copy(certificate, &plane.certificate)?;
         // A header file keeps the token out of the process list.
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&plane.authorization)?;
-        write!(file, "Authorization: Bearer {}", sidecar.control_token())?;
+        plane.private("authorization", &format!("Authorization: Bearer {token}"))?;
         Ok(plane)
     }
 
-    pub async fn wait_ready(&self, deadline: Duration) -> anyhow::Result<()> {
-        let end = Instant::now() + deadline;
-        loop {
-            let mut curl = self.curl(&["--fail"], "/readyz");
-            if timeout(CALL_DEADLINE, curl.output()).await??.status.success() {
-                return Ok(());
-            }
-            ensure!(Instant::now() < end, "the sidecar is not ready after {deadline:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    fn private(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.dir.join(name);
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(path)
     }
 
     /// Opens the event stream, and returns once it is open.
@@ -80,25 +76,51 @@ impl ControlPlane {
 
     /// What `/v1/pairing` says about one approved device.
     pub async fn approved_device(&self, device_id: &str) -> anyhow::Result<Value> {
-        let mut pairing = json_of(&mut self.curl(&[], "/v1/pairing")).await?;
+        let mut pairing = self.read("/v1/pairing").await?;
         let approved = pairing["approved"].as_array_mut().context("no list of approved devices")?;
         let found = approved.iter_mut().find(|device| device["device_id"] == device_id);
         Ok(found.context("the device is not in /v1/pairing")?.take())
     }
 
+    /// Reads `path` in passing.
+    pub async fn read(&self, path: &str) -> anyhow::Result<Value> {
+        json_of(&mut self.curl(&[], path)).await
+    }
+
+    /// Reads `path` as a step of the story.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.show(&[], None, path);
+        self.read(path).await
+    }
+
+    /// Sends a body by a file, so that the command fits the screen and no secret is in the process list.
+    pub async fn put(&self, path: &str, file: &str, generation: Option<u64>, body: &Value) -> anyhow::Result<Value> {
+        let data = format!("@{}", self.private(file, &body.to_string())?.display());
+        let condition = generation.map(|generation| format!("If-Match: \"{generation}\""));
+        let mut flags = vec!["-X", "PUT", "-H", "Content-Type: application/json"];
+        flags.extend(condition.iter().flat_map(|condition| ["-H", condition.as_str()]));
+        flags.extend(["-d", &data]);
+        self.show(&flags, None, path);
+        let answer = json_of(&mut self.curl(&flags, path)).await?;
+        ensure!(answer["code"].is_null(), "PUT {path}: {answer}");
+        Ok(answer)
+    }
+
     /// Things to try by hand.
-    pub fn show_commands(&self, sidecar: &Sidecar) {
+    pub fn show_commands(&self, tenant: &Tenant) {
         terminal::say("State, waiting requests, the event stream, and approving the only one that waits:");
         self.show(&[], None, "/v1/state");
         self.show(&[], None, "/v1/pairing");
         self.show(&["--no-buffer"], None, "/v1/events");
         let body = json!({ "kind": "device", "only_pending": true }).to_string();
         self.show(&[], Some(&body), "/v1/pairing/approve?wait_connected_s=20");
+        terminal::say("The gateway's life:");
+        self.show(&["-X", "POST"], None, "/v1/gateway/restart");
         terminal::say("On the machine itself, over the local socket:");
         for command in ["status", "pairing list"] {
-            let socket = sidecar.unix_path().display();
+            let socket = tenant.machine.place().socket();
             let program = "target/debug/openclaw-sidecar";
-            terminal::command(&format!("OPENCLAW_SIDECAR_LISTEN_UNIX={socket} {program} {command}"));
+            terminal::command(&format!("OPENCLAW_SIDECAR_LISTEN_UNIX={} {program} {command}", socket.display()));
         }
     }
 
@@ -117,10 +139,12 @@ impl ControlPlane {
 
     /// The command as a person would type it.
     fn show(&self, flags: &[&str], body: Option<&str>, path: &str) {
-        let mut typed = String::new();
+        // Many flags take a line of their own.
+        let mut typed = if flags.len() > 2 { " \\\n ".to_owned() } else { String::new() };
         for flag in flags {
-            typed.push(' ');
-            typed.push_str(flag);
+            let quoted = flag.contains([' ', '"']);
+            let quote = if quoted { "'" } else { "" };
+            typed.extend([" ", quote, flag, quote]);
         }
         let body =
             body.map_or_else(String::new, |body| format!(" \\\n  -H 'Content-Type: application/json' -d '{body}'"));
@@ -136,8 +160,9 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         // Of no use without the sidecar they belong to.
-        let _ = fs::remove_file(&self.certificate);
-        let _ = fs::remove_file(&self.authorization);
+        for name in ["tls.crt", "authorization", "secret.json", "desired.json"] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
     }
 }
 

@@ -52,18 +52,26 @@ pub fn output(text: &str) {
     }
 }
 
-/// JSON with one member a line and lists on one, so that an answer fits the screen.
+/// JSON with one member a line and plain lists on one, so that an answer fits the screen.
 pub fn json(value: &Value) {
     output(&pretty(value, ""));
 }
 
 fn pretty(value: &Value, indent: &str) -> String {
-    let Value::Object(members) = value else {
-        return value.to_string().replace("\",\"", "\", \"");
-    };
     let inner = format!("{indent}  ");
-    let members = members.iter().map(|(name, value)| format!("{inner}\"{name}\": {}", pretty(value, &inner)));
-    format!("{{\n{}\n{indent}}}", members.collect::<Vec<_>>().join(",\n"))
+    let block = |open: char, parts: Vec<String>, close: char| {
+        format!("{open}\n{inner}{}\n{indent}{close}", parts.join(&format!(",\n{inner}")))
+    };
+    match value {
+        Value::Object(members) => {
+            let member = |(name, value): (&String, &Value)| format!("\"{name}\": {}", pretty(value, &inner));
+            block('{', members.iter().map(member).collect(), '}')
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            block('[', items.iter().map(|item| pretty(item, &inner)).collect(), ']')
+        }
+        plain => plain.to_string().replace("\",\"", "\", \""),
+    }
 }
 
 /// A table whose first column is text and whose others are figures.

@@ -112,7 +112,7 @@ impl Pairings {
         deadline: Instant,
     ) -> Result<Approval, Refused> {
         match &command.target {
-            Target::ChannelCode => {
+            Target::ChannelCode { .. } => {
                 return Err(Refused::NeedsLaunchMode("the gateway takes codes only from its own command line"));
             }
             Target::Channel { channel, account, request_id } => {

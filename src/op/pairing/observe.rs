@@ -25,12 +25,13 @@ const KEEP_AFTER: Duration = Duration::from_secs(1);
 /// Every so many looks nodes and channels are listed too.
 const OTHERS_EVERY: u32 = 4;
 /// Without an authenticated answer for so long the gateway is degraded.
-const DEGRADED_AFTER: Duration = Duration::from_secs(10);
+const DEGRADED_AFTER: Duration = Duration::from_millis(9_500);
 /// One look may take as long as a badly throttled gateway needs (13 s measured for one call).
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Findings that a refusal of the gateway opens, by its code; anything else is `gateway_refuses_us`.
-const REFUSALS: [(&str, &str); 6] = [
+const REFUSALS: [(&str, &str); 7] = [
+    ("port_squatted", "gateway_port_taken"),
     ("no_token", "gateway_token_missing"),
     ("AUTH_TOKEN_MISSING", "gateway_token_missing"),
     ("AUTH_TOKEN_MISMATCH", "gateway_token_mismatch"),
@@ -74,7 +75,7 @@ impl Pairings {
     /// Whether the lists of session `number` were seen whole.
     pub(super) fn synced(&self, number: u64) -> bool {
         let snapshot = self.state.now();
-        snapshot.phase == Phase::Ready && snapshot.gateway.as_ref().is_some_and(|g| g.connects == number)
+        snapshot.seen.0 == Phase::Ready && snapshot.gateway.as_ref().is_some_and(|g| g.connects == number)
     }
 
     async fn take_notice(&self, notice: Notice) {

@@ -24,7 +24,14 @@ pub enum Target {
         request_id: String,
     },
     /// A messenger request by the code its sender was shown; no RPC takes it.
-    ChannelCode,
+    ChannelCode {
+        /// E.g. `telegram`.
+        channel: String,
+        /// The account, where the channel has several.
+        account: Option<String>,
+        /// The code.
+        code: String,
+    },
 }
 
 impl Target {
@@ -35,7 +42,7 @@ impl Target {
             Self::Device(id) => format!("device:{id}"),
             Self::OnlyPending => "device request:only_pending".to_owned(),
             Self::Channel { channel, request_id, .. } => format!("channel {channel} request:{request_id}"),
-            Self::ChannelCode => "channel request by code".to_owned(),
+            Self::ChannelCode { .. } => "channel request by code".to_owned(),
         }
     }
 }

@@ -1,0 +1,415 @@
+//! Secrets at rest: the file `secrets.json`, and the vault whose keys come from the machine secret.
+//!
+//! Every value is sealed by itself (AES-256-GCM, a random nonce) and bound to its name, so that a copied file is worth
+//! nothing without the machine secret and no value can be passed off as another's. What is shown instead of a value is
+//! its fingerprint, made with a key of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::{hkdf, hmac, rand};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use serde::{Deserialize, Deserializer, Serialize};
+use zeroize::Zeroizing;
+
+use crate::clock::UnixMs;
+use crate::secret::Secret;
+use crate::{files, json};
+
+/// The form of the file, and part of what every value is bound to.
+const VERSION: u32 = 1;
+const MOST: usize = 128;
+/// Certificates fit; the kernel takes 128 KiB for one variable.
+const LONGEST_VALUE: usize = 32 * 1024;
+/// All values at their longest in base64, and what is around them.
+const LONGEST_FILE: u64 = 8 * 1024 * 1024;
+
+/// Seals and opens secrets with keys derived from the machine secret. `Debug` of the keys names only algorithms.
+#[derive(Debug)]
+pub struct Vault {
+    sealing: LessSafeKey,
+    fingerprints: hmac::Key,
+}
+
+impl Vault {
+    /// Derives the keys.
+    ///
+    /// # Errors
+    /// The machine secret is too short, or not of printable characters.
+    pub fn new(machine_secret: &Secret) -> Result<Self, String> {
+        let text = machine_secret.expose();
+        if text.len() < 32 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            let needed = "must be at least 32 printable characters without spaces";
+            return Err(format!("machine.secret: {needed}; make one with: openssl rand -hex 32"));
+        }
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"openclaw-sidecar");
+        let root = salt.extract(text.as_bytes());
+        let derived = || -> Result<Self, Unspecified> {
+            let sealing = UnboundKey::from(root.expand(&[b"secrets: sealing"], &AES_256_GCM)?);
+            let fingerprints = hmac::Key::from(root.expand(&[b"secrets: fingerprints"], hmac::HMAC_SHA256)?);
+            Ok(Self { sealing: LessSafeKey::new(sealing), fingerprints })
+        };
+        derived().map_err(|_| "machine.secret: no keys can be derived from it".to_owned())
+    }
+
+    fn seal(&self, name: &str, value: &Secret) -> Result<String, Unspecified> {
+        let mut random = [0; NONCE_LEN];
+        rand::fill(&mut random)?;
+        let nonce = Nonce::assume_unique_for_key(random);
+        let mut body = Zeroizing::new(value.expose().as_bytes().to_vec());
+        // The tag apart: appended, it could move the value and leave a copy behind.
+        let tag = self.sealing.seal_in_place_separate_tag(nonce, bound_to(name), &mut body)?;
+        Ok(BASE64URL_NOPAD.encode(&[&random, body.as_slice(), tag.as_ref()].concat()))
+    }
+
+    fn open(&self, name: &str, sealed: &str) -> Option<Secret> {
+        let mut bytes = Zeroizing::new(BASE64URL_NOPAD.decode(sealed.as_bytes()).ok()?);
+        let (nonce, body) = bytes.split_at_mut_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let value = self.sealing.open_in_place(nonce, bound_to(name), body).ok()?;
+        Some(Secret::new(std::str::from_utf8(value).ok()?.to_owned()))
+    }
+
+    fn fingerprint(&self, value: &Secret) -> String {
+        HEXLOWER.encode(&hmac::sign(&self.fingerprints, value.expose().as_bytes()).as_ref()[..8])
+    }
+}
+
+fn bound_to(name: &str) -> Aad<Vec<u8>> {
+    Aad::from(format!("openclaw-sidecar secrets.json {VERSION} {name}").into_bytes())
+}
+
+/// What is shown of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SecretInfo {
+    /// The variable's name in the gateway's environment.
+    pub name: String,
+    /// When it was last set.
+    pub set_at: UnixMs,
+    /// Tells whether two values are the same, and nothing else.
+    pub fingerprint: String,
+    /// When the value stops working, where the caller said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<UnixMs>,
+}
+
+/// The sealed secrets of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    version: u32,
+    secrets: BTreeMap<String, Kept>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// Nonce, ciphertext and tag, base64url.
+    sealed: String,
+    #[serde(deserialize_with = "moment")]
+    set_at: UnixMs,
+    fingerprint: String,
+    #[serde(default, deserialize_with = "maybe_moment", skip_serializing_if = "Option::is_none")]
+    expires_at: Option<UnixMs>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { version: VERSION, secrets: BTreeMap::new() }
+    }
+}
+
+impl Store {
+    /// Whether nothing is stored.
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty()
+    }
+
+    /// Reads the file at `path`; none is an empty store.
+    ///
+    /// # Errors
+    /// The file cannot be read or understood, and what to do. There is no store then that could be saved over it.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        // `seed` reads it as root in a directory of the sidecar: no link is followed.
+        let content = match files::read_owned_text(path, LONGEST_FILE, None) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.map_err(|e| format!("{e}; {REMEDY}"))?,
+        };
+        Self::parse(content.as_bytes()).map_err(|what| format!("{}: {what}; {REMEDY}", path.display()))
+    }
+
+    fn parse(content: &[u8]) -> Result<Self, String> {
+        let store: Self = json::parse(content)?;
+        if store.version != VERSION {
+            return Err(format!("is of version {}, not {VERSION}", store.version));
+        }
+        if store.secrets.len() > MOST {
+            return Err(format!("holds more than {MOST} secrets"));
+        }
+        store.secrets.keys().try_for_each(|name| check_name(name))?;
+        Ok(store)
+    }
+
+    /// Writes the file, durably.
+    ///
+    /// # Errors
+    /// Any error of the file system; the old file is untouched then.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        files::replace(path, &serde_json::to_vec_pretty(self)?, 0o600)
+    }
+
+    /// Seals `value` under `name`, instead of what was there.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the value (never quoting the value), or there are too many.
+    pub fn set(&mut self, vault: &Vault, name: &str, value: &Secret, expires_at: Option<UnixMs>) -> Result<(), String> {
+        check_name(name)?;
+        let length = value.expose().len();
+        if length == 0 || length > LONGEST_VALUE || value.expose().contains('\0') {
+            return Err(format!("value: must be 1 to {LONGEST_VALUE} bytes without NUL"));
+        }
+        if self.secrets.len() >= MOST && !self.secrets.contains_key(name) {
+            return Err(format!("there are {MOST} secrets already; remove one first"));
+        }
+        let sealed = vault.seal(name, value).map_err(|_| "value: could not be sealed".to_owned())?;
+        let entry = Kept { sealed, set_at: UnixMs::now(), fingerprint: vault.fingerprint(value), expires_at };
+        self.secrets.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Removes a secret; false when there was none of that name.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.secrets.remove(name).is_some()
+    }
+
+    /// What is shown of the secrets, by name.
+    pub fn list(&self) -> Vec<SecretInfo> {
+        let info = |(name, kept): (&String, &Kept)| SecretInfo {
+            name: name.clone(),
+            set_at: kept.set_at,
+            fingerprint: kept.fingerprint.clone(),
+            expires_at: kept.expires_at,
+        };
+        self.secrets.iter().map(info).collect()
+    }
+
+    /// All values by name.
+    ///
+    /// # Errors
+    /// The names that cannot be opened, and what to do.
+    pub fn open_all(&self, vault: &Vault) -> Result<BTreeMap<String, Secret>, String> {
+        let (mut opened, mut closed) = (BTreeMap::new(), Vec::new());
+        for (name, kept) in &self.secrets {
+            match vault.open(name, &kept.sealed) {
+                Some(value) => drop(opened.insert(name.clone(), value)),
+                None => closed.push(name.as_str()),
+            }
+        }
+        if closed.is_empty() {
+            return Ok(opened);
+        }
+        let why = "sealed under another machine secret, or changed on disk";
+        let remedy = "set machine.secret to the one they were sealed under, or PUT /v1/secrets/NAME again";
+        Err(format!("secrets that cannot be opened: {} ({why}); {remedy}", closed.join(", ")))
+    }
+}
+
+const REMEDY: &str = "restore the file from a backup, or remove it and set every secret again";
+
+/// Whether `name` may be a variable of the gateway's environment that the control plane sets.
+///
+/// # Errors
+/// Why it may not.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let form = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    if name.is_empty() || name.len() > 128 || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(form) {
+        return Err("name: must be 1 to 128 of A-Z, 0-9 and _, not beginning with a digit".to_owned());
+    }
+    if super::document::is_reserved(name) {
+        return Err(format!("name: {name} is set by the sidecar or changes how programs start; take another"));
+    }
+    Ok(())
+}
+
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnixMs, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    UnixMs::parse(&text).ok_or_else(|| serde::de::Error::custom("must be a time such as 2026-11-20T00:00:00Z"))
+}
+
+fn maybe_moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixMs>, D::Error> {
+    moment(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    fn vault(letter: &str) -> Vault {
+        Vault::new(&secret(&letter.repeat(32))).unwrap()
+    }
+
+    fn one() -> Store {
+        let mut store = Store::default();
+        store.set(&vault("a"), "OPENAI_API_KEY", &secret("hunter2"), None).unwrap();
+        store
+    }
+
+    #[test]
+    fn what_was_saved_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets.json");
+        let mut store = Store::load(&path).unwrap();
+        assert_eq!(store, Store::default());
+        let until = UnixMs::parse("2027-01-01T00:00:00Z");
+        let long = "ü\n".repeat(LONGEST_VALUE / 3);
+        store.set(&vault("a"), "A", &secret("hunter2"), until).unwrap();
+        store.set(&vault("a"), "B", &secret(&long), None).unwrap();
+        store.set(&vault("a"), "C", &secret("hunter2"), None).unwrap();
+        assert!(store.remove("C") && !store.remove("C"));
+        store.save(&path).unwrap();
+
+        let text = files::read_text(&path, LONGEST_FILE).unwrap();
+        assert!(!text.contains("hunter2") && !text.contains(&BASE64URL_NOPAD.encode(b"hunter2")), "{text}");
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        let loaded = Store::load(&path).unwrap();
+        assert_eq!(loaded, store);
+        let opened = loaded.open_all(&vault("a")).unwrap();
+        assert_eq!(opened, BTreeMap::from([("A".to_owned(), secret("hunter2")), ("B".to_owned(), secret(&long))]));
+        let listed = serde_json::to_value(loaded.list()).unwrap();
+        assert_eq!(listed[0]["expires_at"], "2027-01-01T00:00:00.000Z");
+        assert!(listed[1].get("expires_at").is_none());
+    }
+
+    #[test]
+    fn nothing_prints_a_value() {
+        let store = one();
+        let shown = format!("{:?} {store:?} {:?} {:?}", vault("a"), store.list(), store.open_all(&vault("a")));
+        assert!(!shown.contains("hunter2") && !shown.contains("aaaaaaaa"), "{shown}");
+    }
+
+    #[test]
+    fn a_fingerprint_tells_values_apart_and_depends_on_the_machine() {
+        let print = |letter, value| vault(letter).fingerprint(&secret(value));
+        assert_eq!(print("a", "x"), print("a", "x"));
+        assert_ne!(print("a", "x"), print("a", "y"));
+        assert_ne!(print("a", "x"), print("b", "x"));
+        assert_eq!(print("a", "x").len(), 16);
+    }
+
+    #[test]
+    fn the_same_value_is_sealed_differently_each_time() {
+        assert_ne!(one().secrets["OPENAI_API_KEY"].sealed, one().secrets["OPENAI_API_KEY"].sealed);
+    }
+
+    #[test]
+    fn a_machine_secret_is_long_and_printable() {
+        for bad in ["", "short", &"x".repeat(31), &"x ".repeat(16), &"ü".repeat(32), &format!("{}\n", "x".repeat(32))]
+        {
+            let fault = Vault::new(&secret(bad)).unwrap_err();
+            assert!(fault.starts_with("machine.secret: must be at least 32"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn another_machine_secret_opens_nothing() {
+        let fault = one().open_all(&vault("b")).unwrap_err();
+        assert!(fault.contains("OPENAI_API_KEY") && fault.contains("PUT /v1/secrets/NAME"), "{fault}");
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let kept = one();
+        let sealed = BASE64URL_NOPAD.decode(kept.secrets["OPENAI_API_KEY"].sealed.as_bytes()).unwrap();
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(vault("a").open("OPENAI_API_KEY", &BASE64URL_NOPAD.encode(&changed)).is_none(), "byte {at}");
+            assert!(vault("a").open("OPENAI_API_KEY", &BASE64URL_NOPAD.encode(&sealed[..at])).is_none(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_be_passed_off_as_anothers() {
+        let mut store = one();
+        store.set(&vault("a"), "COMPOSIO_API_KEY", &secret("other"), None).unwrap();
+        let (one, two) = (store.secrets["OPENAI_API_KEY"].clone(), store.secrets["COMPOSIO_API_KEY"].clone());
+        store.secrets.insert("OPENAI_API_KEY".to_owned(), two);
+        store.secrets.insert("COMPOSIO_API_KEY".to_owned(), one);
+        let fault = store.open_all(&vault("a")).unwrap_err();
+        assert!(fault.contains("COMPOSIO_API_KEY, OPENAI_API_KEY"), "{fault}");
+    }
+
+    #[test]
+    fn names_and_values_have_limits() {
+        let mut store = one();
+        let long = "A".repeat(129);
+        let reserved = ["OPENCLAW_SIDECAR_X", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH", "HOME", "PATH"];
+        let bad = ["", "a", "1A", "A-B", "Ä", "A=B", "A\n", &long, "LD_PRELOAD", "NODE_OPTIONS"];
+        for name in bad.into_iter().chain(reserved) {
+            let fault = store.set(&vault("a"), name, &secret("x"), None).unwrap_err();
+            assert!(fault.starts_with("name: "), "{name}: {fault}");
+        }
+        for value in ["", "a\0b", &"x".repeat(LONGEST_VALUE + 1)] {
+            let fault = store.set(&vault("a"), "A", &secret(value), None).unwrap_err();
+            assert!(fault.starts_with("value: "), "{fault}");
+        }
+        for n in 1..MOST {
+            store.set(&vault("a"), &format!("A{n}"), &secret("x"), None).unwrap();
+        }
+        assert!(store.set(&vault("a"), "ONE_MORE", &secret("x"), None).unwrap_err().contains("128"));
+        store.set(&vault("a"), "A1", &secret("y"), None).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_with_its_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets.json");
+        let entry = r#"{"sealed":"","set_at":"2026-11-20T00:00:00Z","fingerprint":""}"#;
+        let damaged = [
+            String::new(),
+            "{}".to_owned(),
+            r#"{"version":2,"secrets":{}}"#.to_owned(),
+            r#"{"version":1,"secrets":{},"more":1}"#.to_owned(),
+            format!(r#"{{"version":1,"secrets":{{"PATH":{entry}}}}}"#),
+            format!(r#"{{"version":1,"secrets":{{"A":{}}}}}"#, entry.replace("2026", "later")),
+        ];
+        for content in damaged {
+            std::fs::write(&path, &content).unwrap();
+            let fault = Store::load(&path).unwrap_err();
+            assert!(fault.contains("secrets.json") && fault.contains("restore the file"), "{content}: {fault}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(Store::load(&path).unwrap_err().contains("restore the file"));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_files_never_panic(content in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Store::parse(&content);
+        }
+
+        #[test]
+        fn hostile_entries_never_panic(name in "[A-Z_]{1,8}", sealed in ".{0,60}", at in "[0-9TZ:.+-]{0,30}") {
+            let entry = serde_json::json!({"sealed": sealed, "set_at": at, "fingerprint": sealed, "expires_at": at});
+            let mut file = serde_json::json!({"version": 1, "secrets": {name.clone(): entry}});
+            let _ = Store::parse(file.to_string().as_bytes());
+            file["secrets"][&name]["set_at"] = "2026-11-20T00:00:00Z".into();
+            file["secrets"][&name]["expires_at"] = "9999-12-31T23:59:59Z".into();
+            if let Ok(store) = Store::parse(file.to_string().as_bytes()) {
+                prop_assert!(store.open_all(&vault("a")).is_err());
+                prop_assert_eq!(store.list().len(), 1);
+            }
+        }
+    }
+}
