@@ -12,6 +12,7 @@
 pub mod api;
 pub mod audit;
 pub mod auth;
+pub mod checkin;
 pub mod cli;
 pub mod clock;
 pub mod config;
