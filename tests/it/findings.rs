@@ -12,7 +12,8 @@ mod launched;
 mod scripts;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use openclaw_sidecar::state::Code;
@@ -23,6 +24,9 @@ use crate::support::client::Client;
 /// The machine and the gateway are looked at every 30 s.
 const LOOKED: Duration = Duration::from_secs(75);
 
+/// To see in the output what took how long.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// Where each code is provoked: the test's file and its function.
 #[rustfmt::skip]
 const PROVOKED: &[(&str, &str, &str)] = &[
@@ -31,9 +35,9 @@ const PROVOKED: &[(&str, &str, &str)] = &[
     ("gateway_version_unsupported", "gateway_faults/refusals.rs", "refusals_that_end_are_forgotten"),
     ("gateway_refuses_us", "gateway_faults/refusals.rs", "refusals_that_end_are_forgotten"),
     ("credentials_unreadable", "auth_matrix/reload.rs", "finding"),
-    ("proxy_makes_everyone_local", "findings/attached.rs", "visitors_come_in_all_wrong_ways"),
-    ("forwarding_headers_untrusted", "findings/attached.rs", "visitors_come_in_all_wrong_ways"),
-    ("origin_not_allowed", "findings/attached.rs", "visitors_come_in_all_wrong_ways"),
+    ("proxy_makes_everyone_local", "findings/attached.rs", "visitors_came_in_all_wrong_ways"),
+    ("forwarding_headers_untrusted", "findings/attached.rs", "visitors_came_in_all_wrong_ways"),
+    ("origin_not_allowed", "findings/attached.rs", "visitors_came_in_all_wrong_ways"),
     ("certificate_expiring", "findings/attached.rs", "known_at_once"),
     ("launched_around", "findings/attached.rs", "known_at_once"),
     ("config_change_refused", "findings/attached.rs", "a_change_is_passed_over"),
@@ -104,7 +108,7 @@ async fn found(client: &Client, code: &str, facts: &[&str], limit: Duration) -> 
     let filled = |name: &str| one[name].as_str().is_some_and(|text| !text.is_empty());
     ensure!(filled("summary") && filled("remedy") && filled("since"), "{one}");
     ensure!(evidence(&one).len() <= 6 && evidence(&one).iter().all(|text| text.len() <= 200), "{one}");
-    println!("{one}");
+    println!("{:?} {one}", BEGAN.elapsed());
     Ok(one)
 }
 

@@ -31,6 +31,17 @@ use crate::state::{Code, Phase, Snapshot, State};
 
 /// Between two looks at the machine and the gateway.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The same while something is wrong that a person is likely to be correcting.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Codes of that kind.
+const CORRECTED: [Code; 6] = [
+    Code::GatewayAuthOff,
+    Code::GatewayConfigInvalid,
+    Code::ConfigChangeRefused,
+    Code::ConfigDrift,
+    Code::OriginNotAllowed,
+    Code::ForwardingHeadersUntrusted,
+];
 /// Between two looks at what measures itself while something is wrong.
 const SOON: Duration = Duration::from_secs(5);
 /// Changes that come together are judged together.
@@ -164,7 +175,8 @@ impl Watch {
             Link::Up(session) if snapshot.phase == Phase::Ready => Some(session.number),
             _ => None,
         };
-        let due = |(at, of): (Instant, Option<u64>)| at.elapsed() >= LOOK_EVERY || (session.is_some() && of != session);
+        let every = look_every(snapshot);
+        let due = |(at, of): (Instant, Option<u64>)| at.elapsed() >= every || (session.is_some() && of != session);
         if !self.looked.is_none_or(due) {
             return;
         }
@@ -278,7 +290,8 @@ impl Watch {
     }
 
     fn wait(&self, facts: &Facts) -> Duration {
-        let look = self.looked.map_or(Duration::ZERO, |(at, _)| LOOK_EVERY.saturating_sub(at.elapsed()));
+        let every = look_every(&facts.snapshot);
+        let look = self.looked.map_or(Duration::ZERO, |(at, _)| every.saturating_sub(at.elapsed()));
         let measured = [Code::DiskLow, Code::MemoryLow].into_iter().any(|code| facts.is_open(code));
         let unsettled = measured || facts.snapshot.phase != Phase::Ready;
         let waiting = facts.snapshot.pairing.pending.iter().filter_map(|p| {
@@ -351,6 +364,11 @@ impl Watch {
         let life = |from, until| Validity { from, until };
         listed.filter_map(|info| Some((info.name, life(info.set_at, info.expires_at?)))).collect()
     }
+}
+
+fn look_every(snapshot: &Snapshot) -> Duration {
+    let corrected = snapshot.findings.iter().any(|finding| CORRECTED.contains(&finding.code));
+    if corrected { LOOK_AGAIN } else { LOOK_EVERY }
 }
 
 fn counts(at: UnixMs) -> bool {

@@ -27,9 +27,11 @@ struct Lab {
 
 #[tokio::test]
 async fn a_gateway_with_everything_wrong_around_it() -> anyhow::Result<()> {
-    let lab = start().await?;
+    let gateway = gateway().await?;
+    let hidden = visitors_come(&gateway).await?;
+    let lab = beside(gateway).await?;
     known_at_once(&lab).await?;
-    visitors_come_in_all_wrong_ways(&lab).await?;
+    visitors_came_in_all_wrong_ways(&lab, &hidden).await?;
     a_change_is_passed_over(&lab).await?;
     let (browser, node) = they_ask(&lab).await?;
     it_falls_silent(&lab).await?;
@@ -40,7 +42,7 @@ async fn a_gateway_with_everything_wrong_around_it() -> anyhow::Result<()> {
     lab.sidecar.stop().await.map(drop)
 }
 
-async fn start() -> anyhow::Result<Lab> {
+async fn gateway() -> anyhow::Result<Gateway> {
     let telegram = json!({"channels": {"telegram": {"enabled": true, "botToken": TELEGRAM, "dmPolicy": "pairing"}}});
     let options = GatewayOptions {
         trusted_proxies: Vec::new(),
@@ -48,7 +50,10 @@ async fn start() -> anyhow::Result<Lab> {
         env: vec![("OPENCLAW_SKIP_CHANNELS".to_owned(), "0".to_owned())],
         ..GatewayOptions::default()
     };
-    let gateway = Gateway::start(NEWEST, options).await?;
+    Gateway::start(NEWEST, options).await
+}
+
+async fn beside(gateway: Gateway) -> anyhow::Result<Lab> {
     let files = tempfile::tempdir()?;
     let builder = Sidecar::builder().gateway_config(gateway.port(), &gateway.config_path());
     let builder = with_certificate(builder, files.path(), 10)?
@@ -89,9 +94,10 @@ async fn known_at_once(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without forwarding headers, with headers that nobody trusts, and from a page that is not allowed.
-async fn visitors_come_in_all_wrong_ways(lab: &Lab) -> anyhow::Result<()> {
-    let browser = || RemoteDevice::browser(lab.gateway.port(), lab.gateway.token());
+/// Without forwarding headers, with headers that nobody trusts, and from a page that is not allowed: before the sidecar
+/// is there, which finds it in the log. Returns the device that was let in.
+async fn visitors_come(gateway: &Gateway) -> anyhow::Result<RemoteDevice> {
+    let browser = || RemoteDevice::browser(gateway.port(), gateway.token());
     let mut hidden = browser();
     hidden.forwarded_for = None;
     ensure!(matches!(hidden.attempt().await?, Attempt::Connected { .. }), "the gateway takes it for a local one");
@@ -102,7 +108,10 @@ async fn visitors_come_in_all_wrong_ways(lab: &Lab) -> anyhow::Result<()> {
     elsewhere.origin = Some("https://evil.example".to_owned());
     let refused = elsewhere.attempt().await?;
     ensure!(matches!(&refused, Attempt::Refused { code, .. } if code.contains("ORIGIN")), "{refused:?}");
+    Ok(hidden)
+}
 
+async fn visitors_came_in_all_wrong_ways(lab: &Lab, hidden: &RemoteDevice) -> anyhow::Result<()> {
     let id = format!("device_id={}", hidden.device_id());
     found(&lab.client, "proxy_makes_everyone_local", &[&id, "via=silent", "source=gateway"], LOOKED).await?;
     found(&lab.client, "origin_not_allowed", &["origin=https://evil.example", "source=log"], LOOKED).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
+use super::super::launch::until;
 use super::{LOOKED, found, gone};
 use crate::support::client::Client;
 use crate::support::machine::throttle::Throttle;
@@ -22,8 +23,13 @@ async fn a_launched_gateway_with_everything_wrong_around_it() -> anyhow::Result<
     let applied = |state: &Value| state["phase"] == "ready" && state["desired"]["status"] == "applied";
     let state = machine.wait_state(applied, READY).await?;
     ensure!(state["findings"] == json!([]), "a healthy machine: {}", state["findings"]);
+    // Before that, a change counts as the gateway's own.
+    let notes = machine.place().sidecar_dir().join("applied.json");
+    until("it was adopted", SOON, || std::fs::read_to_string(&notes).is_ok_and(|text| text.contains("kept"))).await?;
+    somebody_changes_what_is_ours(&machine)?;
     a_secret_ends(&machine).await?;
-    somebody_changes_what_is_ours(&machine).await?;
+    let paths = ["path=update.checkOnStart", "path=gateway.controlUi.allowedOrigins", "changed=2"];
+    found(&machine.client(), "config_drift", &paths, LOOKED).await?;
     if let Some(throttle) = throttle {
         the_machine_is_throttled(&machine, &throttle).await?;
     }
@@ -49,15 +55,12 @@ async fn a_secret_ends(machine: &Machine) -> anyhow::Result<()> {
 }
 
 /// The tenant edits the file of the running gateway, which takes it.
-async fn somebody_changes_what_is_ours(machine: &Machine) -> anyhow::Result<()> {
+fn somebody_changes_what_is_ours(machine: &Machine) -> anyhow::Result<()> {
     let mut config = machine.config()?;
     config["update"]["checkOnStart"] = json!(true);
     config["gateway"]["controlUi"]["allowedOrigins"] = json!(["https://theirs.example"]);
     let text = serde_json::to_string_pretty(&config)?;
-    machine.place().poison_config(&text)?;
-    let paths = ["path=update.checkOnStart", "path=gateway.controlUi.allowedOrigins", "changed=2"];
-    found(&machine.client(), "config_drift", &paths, LOOKED).await?;
-    Ok(())
+    machine.place().poison_config(&text)
 }
 
 /// A sixteenth of a core, and somebody who asks all the time.
