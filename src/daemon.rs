@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, About, Context};
+use crate::api::{self, About, Context, Control};
 use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::config::{self, Config, Fault, fault};
@@ -140,9 +140,8 @@ pub async fn run(
         stopping: stopping.clone(),
     };
     let shared = Arc::new(Shared {
-        context: Arc::new(context),
-        auth: auth.clone(),
-        connections: Connections::new(config.max_connections, &metrics),
+        app: Arc::new(Control(Arc::new(context))),
+        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
         streams: Arc::new(Semaphore::new(config.max_connections / 4)),
         local_root_only: following.is_some() && one_user_with_the_launcher(),
         host_names: host_names(&config, &certificate),
