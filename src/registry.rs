@@ -11,3 +11,4 @@ pub mod rules;
 pub mod status;
 pub mod store;
 pub mod tenant;
+pub mod view;
