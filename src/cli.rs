@@ -198,7 +198,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
             exit::OK
         }),
         Command::Config(ConfigCommand::Init) => {
-            out(&keys::example());
+            out(&keys::SIDECAR.example());
             exit::OK
         }
     })
