@@ -49,6 +49,8 @@ pub struct Config {
     pub launch: Launch,
     /// What seals secrets at rest.
     pub machine: Machine,
+    /// Whom the machine's state is told to.
+    pub registry: Registry,
     /// Whether every layer of hardening is a condition of running, not only reported.
     pub hardening_required: bool,
     /// Most connections open at once, over all listeners.
@@ -76,6 +78,29 @@ pub struct Launch {
     pub desired: Option<String>,
     /// Whether a tenant whose files lie directly in the volume is moved into the layout.
     pub migrate: bool,
+}
+
+/// Whom the machine's state is told to.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    /// `https://...`; `None` turns check-ins off.
+    pub url: Option<String>,
+    /// The tenant's name there.
+    pub tenant: Option<String>,
+    /// The credential, instead of the one derived from the machine's secret.
+    pub credential: Option<Secret>,
+    /// A file that holds it.
+    pub credential_file: Option<PathBuf>,
+    /// What a registry gave at the tenant's creation, to be taken in again by one that lost its database.
+    pub ticket: Option<Secret>,
+    /// The authorities to trust, PEM, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of the one certificate to trust.
+    pub pin_sha256: Option<[u8; 32]>,
+    /// Whether it may be at an address that is not public.
+    pub allow_private: bool,
+    /// Whether nothing is sent when nothing happens.
+    pub quiet: bool,
 }
 
 /// What seals secrets at rest.
@@ -185,6 +210,7 @@ impl Default for Config {
                 migrate: true,
             },
             machine: Machine::default(),
+            registry: Registry::default(),
             hardening_required: false,
             max_connections: 128,
             log: Log { level: tracing::Level::INFO, json: false },
@@ -324,6 +350,18 @@ impl Config {
         if self.machine.secret.is_some() && self.machine.secret_file.is_some() {
             faults.push(fault("machine.secret_file", "is set together with machine.secret; keep one of the two"));
         }
+        if self.registry.credential.is_some() && self.registry.credential_file.is_some() {
+            faults.push(fault(
+                "registry.credential_file",
+                "is set together with registry.credential; keep one of the two",
+            ));
+        }
+        if self.registry.url.is_some() && self.registry.tenant.is_none() {
+            faults.push(fault("registry.tenant", "is needed with registry.url; set it to the tenant's name there"));
+        }
+        if self.registry.ca_file.is_some() && self.registry.pin_sha256.is_some() {
+            faults.push(fault("registry.pin_sha256", "is set together with registry.ca_file; keep one of the two"));
+        }
         if self.launch.desired.is_some() && self.launch.desired_file.is_some() {
             faults.push(fault("launch.desired_file", "is set together with launch.desired; keep one of the two"));
         }
@@ -368,6 +406,7 @@ fn as_text(value: &toml::Value, kind: Kind) -> Result<String, String> {
     match (kind, value) {
         (Kind::Text, toml::Value::String(text)) => Ok(text.clone()),
         (Kind::Number, toml::Value::Integer(number)) => Ok(number.to_string()),
+        (Kind::Bool, toml::Value::Boolean(set)) => Ok(set.to_string()),
         (Kind::List, toml::Value::Array(items)) => {
             let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
             texts.map(|t| t.join(",")).ok_or_else(|| "must be a list of texts".to_owned())

@@ -19,6 +19,8 @@ pub enum Kind {
     Number,
     /// A list of texts.
     List,
+    /// `true` or `false`.
+    Bool,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Self::Text => "a text in quotes",
             Self::Number => "a whole number",
             Self::List => "a list of texts",
+            Self::Bool => "true or false",
         }
     }
 }
@@ -343,6 +346,103 @@ pub const KEYS: &[Key] = &[
         sample: "\"/run/secrets/openclaw-machine\"",
         help: "A file that holds the machine's secret.",
         apply: |c, v| path(v).map(|p| c.machine.secret_file = p),
+    },
+    Key {
+        name: "registry.url",
+        kind: Kind::Text,
+        sample: "\"https://registry.example.com\"",
+        help: "The registry that is told of this machine's state. Only https, at a public address; redirects and proxy\n\
+               variables are ignored. Without it nothing is sent.",
+        apply: |c, v| {
+            c.registry.url = (!v.is_empty()).then(|| v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.tenant",
+        kind: Kind::Text,
+        sample: "\"tenant-7\"",
+        help: "The tenant's name in the registry: 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
+        apply: |c, v| {
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+            if v.len() > 64 || !v.bytes().all(legal) {
+                return Err("must be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'".into());
+            }
+            c.registry.tenant = (!v.is_empty()).then(|| v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.credential",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "The credential for it, where it is not the one derived from machine.secret, of which\n\
+               `openclaw-sidecar token registry` prints the SHA-256.",
+        apply: |c, v| {
+            c.registry.credential = (!v.is_empty()).then(|| Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.credential_file",
+        kind: Kind::Text,
+        sample: "\"/run/secrets/openclaw-registry\"",
+        help: "A file that holds the credential; read again when the registry refuses it.",
+        apply: |c, v| path(v).map(|p| c.registry.credential_file = p),
+    },
+    Key {
+        name: "registry.ticket",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "What the registry gave when the tenant was created: one that lost its database takes the tenant in by it.",
+        apply: |c, v| {
+            if v.len() > 1024 || !v.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err("must be at most 1024 printable characters without spaces".into());
+            }
+            c.registry.ticket = (!v.is_empty()).then(|| Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.ca_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-sidecar/registry-ca.pem\"",
+        help: "PEM certificates of the authorities to trust for it, instead of the system's.",
+        apply: |c, v| path(v).map(|p| c.registry.ca_file = p),
+    },
+    Key {
+        name: "registry.pin_sha256",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "SHA-256 of its certificate, as hex: exactly this one is trusted, whoever signed it.",
+        apply: |c, v| {
+            let plain = v.replace(':', "").to_ascii_lowercase();
+            let bytes = data_encoding::HEXLOWER.decode(plain.as_bytes()).ok().and_then(|b| b.try_into().ok());
+            c.registry.pin_sha256 = bytes;
+            if bytes.is_some() || v.is_empty() { Ok(()) } else { Err("must be 64 hexadecimal digits".into()) }
+        },
+    },
+    Key {
+        name: "registry.allow_private",
+        kind: Kind::Bool,
+        sample: "false",
+        help: "true lets the registry be at an address that is not public, such as one of a private network.",
+        apply: |c, v| parse(v, "true or false").map(|allow| c.registry.allow_private = allow),
+    },
+    Key {
+        name: "registry.mode",
+        kind: Kind::Text,
+        sample: "\"interval\"",
+        help: "interval checks in every few minutes; quiet sends nothing when nothing happens, for platforms that put a\n\
+               machine to sleep only when it is silent (Railway).",
+        apply: |c, v| {
+            c.registry.quiet = match v {
+                "interval" => false,
+                "quiet" => true,
+                _ => return Err("must be interval or quiet".into()),
+            };
+            Ok(())
+        },
     },
     Key {
         name: "hardening.mode",
