@@ -62,7 +62,7 @@ fn after_a_burst_six_a_minute() {
         sent(&mut schedule, now);
         times.push(now);
     }
-    let within = |from: Duration, span: Duration| times.iter().filter(|t| (from..from + span).contains(t)).count();
+    let within = |from: Duration, span: Duration| times.iter().filter(|t| (from..from + span).contains(*t)).count();
     assert!(within(S(0), S(60)) <= 12 && within(S(0), S(60)) >= 10, "{times:?}");
     assert!((60..540).all(|from| within(S(from), S(60)) <= 6), "{times:?}");
 }
