@@ -7,6 +7,7 @@
 //!
 //! It holds no credential for any sidecar and no secret of a tenant: nothing here can act on a machine.
 
+pub mod console;
 pub mod rules;
 pub mod status;
 pub mod store;
