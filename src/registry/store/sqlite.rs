@@ -151,8 +151,14 @@ impl Store for Sqlite {
         self.read(move |connection| rows::entries_after(connection, seq, limit))
     }
 
-    fn overdue(&self, now: UnixMs, pending_before: UnixMs, limit: usize) -> Answered<'_, Vec<String>> {
-        self.read(move |connection| rows::overdue(connection, now, pending_before, limit))
+    fn overdue(
+        &self,
+        now: UnixMs,
+        pending_before: UnixMs,
+        after: Option<String>,
+        limit: usize,
+    ) -> Answered<'_, Vec<String>> {
+        self.read(move |connection| rows::overdue(connection, now, pending_before, after.as_deref(), limit))
     }
 
     fn leads(&self) -> Answered<'_, bool> {

@@ -113,7 +113,8 @@ pub(super) async fn counts_are_of_those_not_retired(store: &dyn Store) {
 }
 
 pub(super) async fn overdue_are_found(store: &dyn Store) {
-    let of = async |now: u64, before: u64, limit| store.overdue(at(now), at(before), limit).await.unwrap().join(" ");
+    let of =
+        async |now: u64, before: u64, limit| store.overdue(at(now), at(before), None, limit).await.unwrap().join(" ");
     let with = |id: &str, status: Status, change: fn(&mut Last)| Row { status, ..said(id, change) };
     let waits = |last: &mut Last| (last.pending_count, last.pending_since, last.next_s) = (1, Some(at(50_000)), None);
     let mut rows = vec![
