@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 use crate::audit::chain::Record;
-use crate::clock::UnixMs;
+use crate::clock::{RegistryClock, UnixMs};
 use crate::config::{Config, Env};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
@@ -102,6 +102,7 @@ struct Shared {
     volume: PathBuf,
     started: Instant,
     names: Arc<dyn Names>,
+    registry_clock: RegistryClock,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     status: Mutex<(Status, Option<Duration>)>,
@@ -140,6 +141,8 @@ pub struct Sources<'a> {
     pub certificate: Arc<Mutex<Option<String>>>,
     /// A launcher is there.
     pub launched: bool,
+    /// Learns what time it is at the registry.
+    pub registry_clock: RegistryClock,
 }
 
 impl CheckIns {
@@ -173,6 +176,7 @@ impl CheckIns {
             volume: config.state_dir.clone(),
             started: Instant::now(),
             names: Arc::new(SystemNames::default()),
+            registry_clock: sources.registry_clock,
             inbox: Mutex::new(inbox),
             wake: Condvar::new(),
             status: Mutex::new((Status { configured: true, ..Status::default() }, None)),
@@ -341,7 +345,7 @@ impl Shared {
         if let Some(sender) = &*kept {
             return Ok(sender.clone());
         }
-        let sender = Sender::new(&self.config, self.names.clone())?;
+        let sender = Sender::new(&self.config, self.names.clone())?.with_clock(self.registry_clock.clone());
         *kept = Some(sender.clone());
         Ok(sender)
     }

@@ -1,5 +1,7 @@
 //! The daemon's life: build everything, bind, run until told to stop, stop in order.
 
+mod diagnosis;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::future::Future;
@@ -22,6 +24,7 @@ use crate::auth::Auth;
 use crate::checkin::destination::Destination;
 use crate::checkin::wire::Intent;
 use crate::checkin::{self, BYE, CheckIns};
+use crate::clock::RegistryClock;
 use crate::config::{self, Config, Fault, fault};
 use crate::desired::history::DECOMMISSIONED;
 use crate::files;
@@ -34,13 +37,9 @@ use crate::http::listen::{self, Bound};
 use crate::http::serve::random_id;
 use crate::http::tls::Certificate;
 use crate::launcher::handle::{self, Handle};
-use crate::launcher::layout;
 use crate::metrics::Metrics;
 use crate::op::decommission::Decommission;
 use crate::op::desired::Desired;
-use crate::op::findings;
-use crate::op::findings::facts::{Platform, Validity};
-use crate::op::findings::watch::RegistryClock;
 use crate::op::lifecycle::Lifecycle;
 use crate::op::pairing::Pairings;
 use crate::op::secrets::Secrets;
@@ -121,7 +120,7 @@ pub async fn run(
     let state = State::new(random_id());
     let launcher = launcher.map(handle::new);
     let handle = launcher.as_ref().map(|(handle, ..)| handle.clone());
-    let around = launched_around(&config, &env);
+    let registry_clock = RegistryClock::default();
     let (secrets, given) = Secrets::load(&config, env.clone(), audit.clone()).map_err(Failure::Config)?;
     let (connection, gateway, notices) = connection::new(config.gateway.clone(), given, identity, handle.clone());
     let metrics = Arc::new(Metrics::default());
@@ -133,6 +132,7 @@ pub async fn run(
         metrics: metrics.clone(),
         certificate: served.clone(),
         launched: handle.is_some(),
+        registry_clock: registry_clock.clone(),
     };
     let checkins = CheckIns::start(&config, sources);
     let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets, &checkins));
@@ -148,17 +148,7 @@ pub async fn run(
         certificate_sha256: served,
     };
     announce(&about);
-    let sources = findings::watch::Sources {
-        state: state.clone(),
-        gateway: gateway.clone(),
-        config: config.gateway.clone(),
-        launcher: launch.as_ref().map(|launch| launch.lifecycle.launcher.clone()),
-        secrets: launch.as_ref().map(|launch| launch.secrets.clone()),
-        certificate: life_of(certificate.clone()),
-        disks: disks(&config, launch.is_some()),
-        launched_around: around.filter(|_| launch.is_none()),
-        registry_clock: RegistryClock::default(),
-    };
+    let watch = diagnosis::watch(&config, &env, launch.as_ref(), &state, &gateway, certificate.clone(), registry_clock);
     let stopping = CancellationToken::new();
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
@@ -191,7 +181,7 @@ pub async fn run(
     let (core, last) = (TaskTracker::new(), CancellationToken::new());
     core.spawn(connection.run(last.clone()));
     core.spawn(pairings.observe(notices, last.clone()));
-    core.spawn(findings::watch::Watch::new(sources).run(last.clone()));
+    core.spawn(watch.run(last.clone()));
     core.spawn(keep_fresh(auth, certificate, state, checkins.clone(), last.clone()));
     core.spawn(checkins.clone().follow(audit, last.clone()));
     let mut farewell = None;
@@ -268,25 +258,6 @@ fn launch_mode(
     let decommission =
         Decommission::new(lifecycle.clone(), desired.clone(), secrets.clone(), audit.clone(), &config.state_dir);
     Ok(api::Launch { lifecycle, desired, secrets, decommission })
-}
-
-/// Directories whose disks must not fill; the gateway's lies beside ours.
-fn disks(config: &Config, launched: bool) -> Vec<PathBuf> {
-    let volume = launched.then(|| config.launch.volume.clone());
-    [config.state_dir.clone()].into_iter().chain(volume).collect()
-}
-
-fn life_of(certificate: Arc<Certificate>) -> Box<dyn Fn() -> Option<Validity> + Send> {
-    Box::new(move || certificate.validity().map(|(from, until)| Validity { from, until }))
-}
-
-/// In attach mode: what says that we were meant to launch the gateway.
-fn launched_around(config: &Config, env: &config::Env) -> Option<Vec<(&'static str, String)>> {
-    let hints = [("fly", "FLY_MACHINE_ID"), ("railway", "RAILWAY_ENVIRONMENT_ID")];
-    let name = hints.into_iter().find(|(_, variable)| env.contains_key(*variable)).map(|(name, _)| name);
-    let first_process = files::read_text(Path::new("/proc/1/comm"), 64).ok().map(|name| name.trim().to_owned());
-    let laid_out = files::exists(&config.launch.volume.join(layout::MARKER));
-    findings::around(config.launch_is_set_up(), laid_out, &Platform { name, first_process })
 }
 
 /// A launcher that is not root runs everything as its own user, the gateway too.

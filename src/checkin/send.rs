@@ -14,6 +14,7 @@ use super::destination::{Destination, Names, Resolve};
 use super::schedule::Failed;
 use super::tls::{self, Trust, Wrap};
 use super::wire::{Answer, MAX_ANSWER, PATH, TICKET_HEADER};
+use crate::clock::RegistryClock;
 use crate::config::Config;
 use crate::secret::Secret;
 
@@ -40,6 +41,7 @@ pub struct Sender {
     names: Arc<dyn Names>,
     bearer: Secret,
     ticket: Option<Secret>,
+    clock: RegistryClock,
 }
 
 impl Sender {
@@ -58,7 +60,21 @@ impl Sender {
         };
         let bearer = Credential::find(config)?.bearer();
         let ticket = registry.ticket.clone();
-        Ok(Self { destination, tls: tls::client_config(&trust)?, names, bearer, ticket })
+        Ok(Self {
+            destination,
+            tls: tls::client_config(&trust)?,
+            names,
+            bearer,
+            ticket,
+            clock: RegistryClock::default(),
+        })
+    }
+
+    /// The same, telling `clock` what time it is at the registry.
+    #[must_use]
+    pub fn with_clock(mut self, clock: RegistryClock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Sends a message and reads the answer; all of it takes at most `limit`.
@@ -80,6 +96,9 @@ impl Sender {
         if status != 200 {
             let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
             return Err(refused(status, after));
+        }
+        if let Some(date) = answer.headers().get("date").and_then(|value| value.to_str().ok()) {
+            self.clock.note(date);
         }
         read(answer.into_body().into_reader())
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::facts::{ConfigFacts, Facts, LogFacts, Validity};
 use super::host::{self, Turns};
 use super::{DIAGNOSED, WAITED, diagnose};
-use crate::clock::UnixMs;
+use crate::clock::{RegistryClock, UnixMs};
 use crate::config;
 use crate::desired::applied::Applied;
 use crate::desired::drift::drift;
@@ -55,28 +55,6 @@ const SLOW_PERCENT: u64 = 50;
 /// Once slow, it counts as slow for so long: a state that flickers tells nobody anything.
 const SLOW_COUNTS: Duration = Duration::from_secs(120);
 const MOST_ORIGINS: usize = 8;
-
-/// The registry's clock, as far as its answers showed it; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct RegistryClock(Arc<AtomicI64>);
-
-impl Default for RegistryClock {
-    fn default() -> Self {
-        Self(Arc::new(AtomicI64::new(i64::MIN)))
-    }
-}
-
-impl RegistryClock {
-    /// Notes the time that an answer of the registry, just received, was sent at.
-    pub fn note(&self, theirs: UnixMs) {
-        let off = i64::try_from(i128::from(theirs.0) - i128::from(UnixMs::now().0)).unwrap_or(0);
-        self.0.store(off, Ordering::Relaxed);
-    }
-
-    fn skew_ms(&self) -> Option<i64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|skew| *skew != i64::MIN)
-    }
-}
 
 /// What the watch looks at.
 pub struct Sources {
@@ -150,9 +128,9 @@ impl Watch {
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut changes = self.sources.state.watch();
+        let mut news = self.sources.state.watch();
         loop {
-            let snapshot = changes.borrow_and_update().clone();
+            let snapshot = news.borrow_and_update().clone();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.look_if_due(&snapshot) => {}
@@ -160,7 +138,7 @@ impl Watch {
             let wait = self.publish();
             tokio::select! {
                 () = stop.cancelled() => return,
-                changed = changes.changed() => match changed {
+                changed = news.changed() => match changed {
                     Ok(()) => tokio::time::sleep(SETTLE).await,
                     Err(_) => return,
                 },
