@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::audit::chain;
 use crate::auth::Tier;
 use crate::auth::credentials::{Token, entry_json};
+use crate::checkin::credential::Credential;
 use crate::config::keys;
 use crate::config::{Config, Env};
 use crate::daemon::{self, Failure};
@@ -136,6 +137,8 @@ enum TokenCommand {
     },
     /// Print the SHA-256 of a token read from standard input
     Hash,
+    /// Print the SHA-256 of this machine's credential for the registry, for creating its tenant there
+    Registry,
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,6 +191,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
         Command::Status(args) => with_config(load(), |config| status(&config, &args)),
         Command::Gateway(command) => with_config(load(), |config| gateway(&config, command)),
         Command::Pairing(command) => with_config(load(), |config| pairing::run(&config, command)),
+        Command::Token(TokenCommand::Registry) => with_config(load(), |config| registry_credential(&config)),
         Command::Token(command) => token(command),
         Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => verify(&dir),
         Command::Audit(AuditCommand::Verify { dir: None }) => {
@@ -198,7 +202,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
             exit::OK
         }),
         Command::Config(ConfigCommand::Init) => {
-            out(&keys::example());
+            out(&keys::SIDECAR.example());
             exit::OK
         }
     })
@@ -361,14 +365,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, u8> {
 }
 
 /// Resolves at SIGTERM or SIGINT alike: platforms differ in which one they send.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
         }
     })
 }
@@ -448,6 +452,7 @@ fn token(command: TokenCommand) -> u8 {
             }
             exit::OK
         }
+        TokenCommand::Registry => exit::USAGE,
         TokenCommand::Hash => {
             let mut text = String::new();
             let read = std::io::stdin().take(4096).read_to_string(&mut text).map_err(|e| e.to_string());
@@ -461,6 +466,20 @@ fn token(command: TokenCommand) -> u8 {
                     exit::NO
                 }
             }
+        }
+    }
+}
+
+/// Never the credential itself: whoever may run this need not be able to speak for the machine.
+fn registry_credential(config: &Config) -> u8 {
+    match Credential::find(config) {
+        Ok(credential) => {
+            out(&format!("{}\n", credential.sha256()));
+            exit::OK
+        }
+        Err(why) => {
+            err(&why);
+            exit::CONFIG
         }
     }
 }

@@ -16,9 +16,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, About, Context};
+use crate::api::{self, About, Context, Control};
 use crate::audit::Audit;
 use crate::auth::Auth;
+use crate::checkin::destination::Destination;
+use crate::checkin::wire::Intent;
+use crate::checkin::{self, BYE, CheckIns, Sources};
 use crate::config::{self, Config, Fault, fault};
 use crate::desired::history::DECOMMISSIONED;
 use crate::files;
@@ -64,7 +67,8 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     let auth = Auth::load(&config.auth).err().map(|why| fault("auth", &why));
     let given = config.tls.cert_file.is_some() && config.tls.key_file.is_some();
     let certificate = given.then(|| Certificate::load(&config.tls, &config.state_dir).err()).flatten();
-    auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).collect()
+    let registry = checkin::faults(config).into_iter().map(|(key, why)| fault(key, &why));
+    auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).chain(registry).collect()
 }
 
 /// What the daemon needs of the machine; everything else can be given up.
@@ -73,8 +77,9 @@ pub fn limits(config: &Config, launched: bool) -> harden::Limits {
     limits.write.push(config.state_dir.clone());
     limits.write.extend(config.listen.unix.as_ref().and_then(|path| path.parent()).map(Path::to_owned));
     let given = [&config.auth.credentials_file, &config.tls.cert_file, &config.tls.key_file];
+    let registry = [&config.registry.credential_file, &config.registry.ca_file];
     let more = [&config.gateway.token_file, &config.machine.secret_file, &config.launch.desired_file];
-    for file in given.into_iter().chain(more).flatten() {
+    for file in given.into_iter().chain(more).chain(registry).flatten() {
         limits = limits.with_file(file);
     }
     if let Some(file) = config.gateway.config_path.as_ref().filter(|_| !launched) {
@@ -82,10 +87,12 @@ pub fn limits(config: &Config, launched: bool) -> harden::Limits {
     }
     limits.bind.extend([config.listen.tls, config.listen.edge].into_iter().flatten().map(|address| address.port()));
     limits.connect.push(config.gateway.address.port());
+    let registry = config.registry.url.as_deref().map(|url| Destination::parse(url, config.registry.allow_private));
+    limits.connect.extend(registry.and_then(Result::ok).map(|registry| registry.port()));
     limits
 }
 
-/// Runs the daemon until `stop` resolves, then stops in order: no new connections, requests under way finish, the
+/// Runs the daemon until `stop` resolves to its reason, then stops in order: no new connections, requests under way finish, the
 /// gateway's session closes, the audit is durable.
 ///
 /// # Errors
@@ -95,7 +102,7 @@ pub async fn run(
     env: config::Env,
     hardening: harden::Report,
     launcher: Option<UnixStream>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = &'static str>,
 ) -> Result<(), Failure> {
     let auth = Auth::load(&config.auth).map_err(Failure::Config)?;
     files::private_dir(&config.state_dir).map_err(|e| {
@@ -110,9 +117,20 @@ pub async fn run(
     let state = State::new(random_id());
     let launcher = launcher.map(handle::new);
     let handle = launcher.as_ref().map(|(handle, ..)| handle.clone());
-    let (secrets, env) = Secrets::load(&config, env, audit.clone()).map_err(Failure::Config)?;
-    let (connection, gateway, notices) = connection::new(config.gateway.clone(), env, identity, handle.clone());
-    let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets));
+    let (secrets, given) = Secrets::load(&config, env.clone(), audit.clone()).map_err(Failure::Config)?;
+    let (connection, gateway, notices) = connection::new(config.gateway.clone(), given, identity, handle.clone());
+    let metrics = Arc::new(Metrics::default());
+    let served = if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() };
+    let sources = Sources {
+        env: &env,
+        state: state.clone(),
+        gateway: gateway.clone(),
+        metrics: metrics.clone(),
+        certificate: served.clone(),
+        launched: handle.is_some(),
+    };
+    let checkins = CheckIns::start(&config, sources);
+    let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets, &checkins));
     let launch = launch.transpose().map_err(Failure::Config)?;
     let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
     let pairings = Arc::new(pairings.await.map_err(unusable)?);
@@ -122,10 +140,9 @@ pub async fn run(
         started: Instant::now(),
         listeners: listeners.iter().map(Bound::describe).collect(),
         hardening,
-        certificate_sha256: if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() },
+        certificate_sha256: served,
     };
     announce(&about);
-    let metrics = Arc::new(Metrics::default());
     let stopping = CancellationToken::new();
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
@@ -133,16 +150,16 @@ pub async fn run(
         state: state.clone(),
         gateway,
         pairings: pairings.clone(),
-        audit,
+        audit: audit.clone(),
         auth: auth.clone(),
+        checkins: checkins.clone(),
         metrics: metrics.clone(),
         about,
         stopping: stopping.clone(),
     };
     let shared = Arc::new(Shared {
-        context: Arc::new(context),
-        auth: auth.clone(),
-        connections: Connections::new(config.max_connections, &metrics),
+        app: Arc::new(Control(Arc::new(context))),
+        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
         streams: Arc::new(Semaphore::new(config.max_connections / 4)),
         local_root_only: following.is_some() && one_user_with_the_launcher(),
         host_names: host_names(&config, &certificate),
@@ -158,21 +175,38 @@ pub async fn run(
     let (core, last) = (TaskTracker::new(), CancellationToken::new());
     core.spawn(connection.run(last.clone()));
     core.spawn(pairings.observe(notices, last.clone()));
-    core.spawn(keep_fresh(auth, certificate, state, last.clone()));
+    core.spawn(keep_fresh(auth, certificate, state, checkins.clone(), last.clone()));
+    core.spawn(checkins.clone().follow(audit, last.clone()));
+    let mut farewell = None;
     let launcher_gone = match (launcher, following) {
         (Some((_, link, news)), Some((lifecycle, desired))) => {
-            core.spawn(lifecycle.follow(desired, news, last.clone()));
+            core.spawn(lifecycle.clone().follow(desired, news, last.clone()));
+            farewell = Some(lifecycle);
             Either::Left(link.run())
         }
         _ => Either::Right(std::future::pending()),
     };
     core.spawn(watchdog(last.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    tokio::select! {
-        () = stop => {}
-        () = launcher_gone => tracing::warn!("the launcher is gone"),
-    }
-    stop_in_order(&shared, &core, &last).await;
+    let planned = tokio::select! {
+        // What the launcher said last comes before its signal: whether the machine sleeps or stops.
+        biased;
+        () = launcher_gone => None,
+        why = stop => Some(why),
+    };
+    let Some(why) = planned else {
+        // Nobody meant this: the registry is to see that the machine went silent.
+        tracing::warn!("the launcher is gone");
+        stop_in_order(&shared, &core, &last).await;
+        return Ok(());
+    };
+    let bye = async {
+        match &farewell {
+            Some(lifecycle) => lifecycle.say_last_goodbye().await,
+            None => checkins.bye(Intent::Stop, why, BYE).await,
+        }
+    };
+    tokio::join!(bye, stop_in_order(&shared, &core, &last));
     Ok(())
 }
 
@@ -201,6 +235,7 @@ fn launch_mode(
     state: &State,
     audit: &Audit,
     secrets: Secrets,
+    checkins: &CheckIns,
 ) -> Result<api::Launch, String> {
     let desired = Arc::new(Desired::load(config, launcher.clone(), state.clone(), audit.clone())?);
     let secrets = Arc::new(secrets);
@@ -210,6 +245,7 @@ fn launch_mode(
         state: state.clone(),
         audit: audit.clone(),
         secrets: secrets.clone(),
+        checkins: checkins.clone(),
         decommissioned: config.state_dir.join(DECOMMISSIONED),
     };
     let decommission =
@@ -290,7 +326,13 @@ fn host_names(config: &Config, certificate: &Certificate) -> HashSet<String> {
 }
 
 /// Follows changes of the credentials file and the certificate, and says what is wrong with them.
-async fn keep_fresh(auth: Auth, certificate: Arc<Certificate>, state: State, stop: CancellationToken) {
+async fn keep_fresh(
+    auth: Auth,
+    certificate: Arc<Certificate>,
+    state: State,
+    checkins: CheckIns,
+    stop: CancellationToken,
+) {
     let mut files: Vec<PathBuf> = auth.file().into_iter().cloned().collect();
     files.extend(certificate.files().into_iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
     let watch = Watch::new(&files);
@@ -315,5 +357,6 @@ async fn keep_fresh(auth: Auth, certificate: Arc<Certificate>, state: State, sto
             draft.snapshot.set_finding("credentials_unreadable", Severity::Error, credentials);
             draft.snapshot.set_finding("certificate_unreadable", Severity::Error, certificate);
         });
+        checkins.look();
     }
 }

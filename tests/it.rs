@@ -19,6 +19,7 @@ use it::compat;
 mod it {
     mod auth_matrix;
     mod canaries;
+    mod checkin;
     mod churn;
     mod cli;
     pub mod compat;

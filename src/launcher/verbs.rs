@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Health, State};
+use super::machine::{Health, State, Then};
 use crate::clock::UnixMs;
 use crate::desired::applied::Applied;
 use crate::secret::Secret;
@@ -134,6 +134,8 @@ pub enum Told {
     Goodbye {
         /// Time left, in milliseconds.
         within_ms: u64,
+        /// What follows the stop.
+        then: Then,
     },
     /// The machine was suspended for about so long.
     Resumed {

@@ -13,9 +13,11 @@ use super::desired::Desired;
 use super::secrets::Secrets;
 use super::{Caller, Refused, recorded};
 use crate::audit::Audit;
+use crate::checkin::wire::Intent;
+use crate::checkin::{BYE, CheckIns};
 use crate::gateway::{Gateway, Method};
 use crate::launcher::handle::{Handle, News};
-use crate::launcher::machine::{Health, State as Launched};
+use crate::launcher::machine::{Health, State as Launched, Then};
 use crate::launcher::verbs::{Ran, Status, Tool, Verb};
 use crate::state::{Phase, Severity, Snapshot, State};
 
@@ -65,6 +67,8 @@ pub struct Lifecycle {
     pub decommissioned: PathBuf,
     /// What no text may show.
     pub secrets: Arc<Secrets>,
+    /// Where goodbye is said.
+    pub checkins: CheckIns,
 }
 
 impl Lifecycle {
@@ -185,7 +189,7 @@ impl Lifecycle {
                 changed = status.changed() => if changed.is_err() { return },
                 changed = seen.changed() => if changed.is_err() { return },
                 item = news.recv() => match item {
-                    Some(News::Goodbye(within)) => self.say_goodbye(within).await,
+                    Some(News::Goodbye(within, then)) => self.say_goodbye(within, then).await,
                     Some(News::Resumed(asleep)) => self.resumed(asleep),
                     None => return,
                 },
@@ -225,17 +229,36 @@ impl Lifecycle {
     }
 
     /// Whoever follows the state learns of the stop; a gateway that can is asked to hold new work back.
-    async fn say_goodbye(&self, within: Duration) {
-        self.publish(self.launcher.status());
+    async fn say_goodbye(&self, within: Duration, then: Then) {
+        let status = self.launcher.status();
+        let reason = status.reason.clone();
+        self.publish(status);
         let deadline = Instant::now() + within / 2;
-        tokio::join!(self.prepare(deadline), tokio::time::sleep(FLUSH));
+        let bye = async {
+            // The machine stays, unless the launcher ends.
+            let intent = match then {
+                Then::Restart | Then::Stay => return,
+                Then::Sleep => Intent::Sleep,
+                Then::Exit => Intent::Stop,
+            };
+            self.checkins.bye(intent, &reason, within.saturating_sub(FLUSH)).await;
+        };
+        tokio::join!(self.prepare(deadline), tokio::time::sleep(FLUSH), bye);
         if let Err(why) = self.launcher.ask(Verb::GoodbyeSaid).await {
             tracing::warn!(error = why, "the goodbye was not heard");
         }
     }
 
+    /// Says goodbye when the daemon itself ends, unless that was done before the gateway's stop.
+    pub async fn say_last_goodbye(&self) {
+        let status = self.launcher.status();
+        let intent = if status.state == Launched::Suspended { Intent::Sleep } else { Intent::Stop };
+        self.checkins.bye(intent, &status.reason, BYE).await;
+    }
+
     fn resumed(&self, asleep: Duration) {
         self.gateway.redial();
+        self.checkins.resumed();
         self.state.publish(|draft| draft.tell("machine.resumed", json!({ "asleep_s": asleep.as_secs() })));
     }
 }

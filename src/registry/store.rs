@@ -89,6 +89,21 @@ pub enum Outcome {
     CredentialTaken,
 }
 
+impl Outcome {
+    /// The name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::NoTenant => "no_tenant",
+            Self::Retired => "retired",
+            Self::NotYours => "not_yours",
+            Self::Exists => "exists",
+            Self::CredentialTaken => "credential_taken",
+        }
+    }
+}
+
 /// Which tenants a list shows. Retired ones are never listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -202,11 +217,17 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Ids of tenants that may have become overdue (`due_at` before `now`, stored status neither asleep nor
     /// unreachable) or whose oldest request waits since before `pending_before` without that having been told; at
-    /// most `limit`.
-    fn overdue(&self, now: UnixMs, pending_before: UnixMs, limit: usize) -> Answered<'_, Vec<String>>;
+    /// most `limit`, in the order of their ids, after the one named.
+    fn overdue(
+        &self,
+        now: UnixMs,
+        pending_before: UnixMs,
+        after: Option<String>,
+        limit: usize,
+    ) -> Answered<'_, Vec<String>>;
 
     /// Whether this instance leads (sweeps, delivers webhooks): always with SQLite, by an advisory lock with
-    /// PostgreSQL.
+    /// PostgreSQL. Asks the database, so that an answer also says that it is there.
     fn leads(&self) -> Answered<'_, bool>;
 
     /// Notes that the registry runs, by the time given. Where the last sign of life is older than `gap_ms`, the time

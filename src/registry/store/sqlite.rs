@@ -151,12 +151,18 @@ impl Store for Sqlite {
         self.read(move |connection| rows::entries_after(connection, seq, limit))
     }
 
-    fn overdue(&self, now: UnixMs, pending_before: UnixMs, limit: usize) -> Answered<'_, Vec<String>> {
-        self.read(move |connection| rows::overdue(connection, now, pending_before, limit))
+    fn overdue(
+        &self,
+        now: UnixMs,
+        pending_before: UnixMs,
+        after: Option<String>,
+        limit: usize,
+    ) -> Answered<'_, Vec<String>> {
+        self.read(move |connection| rows::overdue(connection, now, pending_before, after.as_deref(), limit))
     }
 
     fn leads(&self) -> Answered<'_, bool> {
-        std::future::ready(Ok(true)).boxed()
+        self.read(|connection| rows::blind(connection, UnixMs(u64::MAX)).map(|_| true))
     }
 
     fn alive(&self, now: UnixMs, gap_ms: u64) -> Answered<'_, ()> {

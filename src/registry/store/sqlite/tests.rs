@@ -199,6 +199,7 @@ async fn a_file_that_is_gone_is_missed_and_taken_again() {
         refused(store.tenant("a".to_owned())).await,
         refused(store.owner(digest(1))).await,
         refused(store.counts()).await,
+        refused(store.leads()).await,
         refused(store.alive(UnixMs(1), 1)).await,
     ] {
         assert!(why.contains("file is gone"), "{why}");
