@@ -60,7 +60,7 @@ pub struct Config {
 }
 
 /// How the gateway is launched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The directory that survives the machine; holds a directory for the gateway and one for the sidecar.
     pub volume: PathBuf,
@@ -297,6 +297,12 @@ impl Config {
             self.state_dir = self.launch.volume.join("sidecar");
         }
         self
+    }
+
+    /// Whether anything is set that only a launched gateway needs.
+    pub fn launch_is_set_up(&self) -> bool {
+        let usual = Launch { stop_budget: self.launch.stop_budget, ..Self::default().launch };
+        self.launch != usual
     }
 
     /// Where the state of this machine lies: of a launched gateway's sidecar, if there is one.

@@ -10,6 +10,7 @@
 pub mod api;
 pub mod callers;
 pub mod config;
+pub mod console;
 pub mod ingest;
 pub mod metrics;
 pub mod query;
