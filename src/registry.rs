@@ -9,12 +9,14 @@
 
 pub mod api;
 pub mod callers;
+pub mod cli;
 pub mod config;
 pub mod console;
 pub mod ingest;
 pub mod metrics;
 pub mod query;
 pub mod rules;
+pub mod serve;
 pub mod status;
 pub mod store;
 pub mod sweep;

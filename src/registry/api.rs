@@ -17,6 +17,7 @@ use super::callers::{Callers, Signer};
 use super::ingest::Ingest;
 use super::metrics::Metrics;
 use super::store::{Blind, Store, Unavailable};
+use super::webhooks::Outbound;
 use crate::api::problem::Problem;
 use crate::auth::{Principal, Tier};
 use crate::clock::UnixMs;
@@ -40,8 +41,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// How often a machine in which nothing happens checks in, in seconds.
     pub interval_s: u64,
-    /// Whether webhooks may go to private addresses.
-    pub webhooks_private: bool,
+    /// How webhooks are delivered.
+    pub outbound: Outbound,
     /// Wakes calls that wait for news when the process ends.
     pub stopping: CancellationToken,
 }

@@ -37,6 +37,8 @@ pub struct Config {
     pub interval_s: u64,
     /// Whether webhooks may go to private addresses.
     pub webhooks_private: bool,
+    /// Authorities that vouch for webhook receivers, instead of the system's.
+    pub webhooks_ca_file: Option<PathBuf>,
     /// Most connections open at once.
     pub max_connections: usize,
     /// How to log.
@@ -56,6 +58,7 @@ impl Default for Config {
             tls: Tls { cert_file: None, key_file: None, server_names: Vec::new() },
             interval_s: 300,
             webhooks_private: false,
+            webhooks_ca_file: None,
             max_connections: 4096,
             log: Log { level: tracing::Level::INFO, json: false },
         }
@@ -247,7 +250,7 @@ const KEYS: &[Key<Config>] = &[
         name: "webhooks.allow_private",
         kind: Kind::Text,
         sample: "\"no\"",
-        help: "yes lets webhooks go to private and loopback addresses, and over plain HTTP.",
+        help: "yes lets webhooks go to private and loopback addresses.",
         apply: |c, v| match v {
             "yes" | "no" => {
                 c.webhooks_private = v == "yes";
@@ -255,6 +258,13 @@ const KEYS: &[Key<Config>] = &[
             }
             _ => Err("must be yes or no".into()),
         },
+    },
+    Key {
+        name: "webhooks.ca_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-registry/receivers.pem\"",
+        help: "Authorities that vouch for the receivers of webhooks, instead of the system's.",
+        apply: |c, v| path(v).map(|p| c.webhooks_ca_file = p),
     },
     Key {
         name: "limits.max_connections",

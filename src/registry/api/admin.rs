@@ -235,7 +235,7 @@ struct NewWebhook {
 
 pub(super) async fn put_webhook(context: &Context, call: &Call) -> Result<Answer, Problem> {
     let body: NewWebhook = parse(call)?;
-    webhooks::check_url(&body.url, context.webhooks_private).map_err(|why| invalid(&format!("url: {why}")))?;
+    webhooks::check_url(&body.url, context.outbound.private).map_err(|why| invalid(&format!("url: {why}")))?;
     let kinds = body.kinds.iter().map(|name| EntryKind::parse(name).ok_or(name));
     let kinds: Vec<EntryKind> = kinds.collect::<Result<_, _>>().map_err(|name| {
         let known: Vec<&str> = EntryKind::ALL.iter().map(|kind| kind.name()).collect();
