@@ -227,7 +227,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> Answered<'_, Vec<String>>;
 
     /// Whether this instance leads (sweeps, delivers webhooks): always with SQLite, by an advisory lock with
-    /// PostgreSQL.
+    /// PostgreSQL. Asks the database, so that an answer also says that it is there.
     fn leads(&self) -> Answered<'_, bool>;
 
     /// Notes that the registry runs, by the time given. Where the last sign of life is older than `gap_ms`, the time
@@ -275,9 +275,12 @@ fn tell(changes: &broadcast::Sender<Changed>, tenants: Vec<String>) {
 ///
 /// # Errors
 /// It cannot be opened, or this build has no such store; in plain words, without a password.
-#[expect(clippy::unused_async, reason = "the other store connects")]
+#[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "the other store connects"))]
 pub async fn open(location: &str) -> Result<Arc<dyn Store>, String> {
     if location.starts_with("postgres://") || location.starts_with("postgresql://") {
+        #[cfg(feature = "postgres")]
+        return Ok(Arc::new(postgres::Postgres::connect(location).await?));
+        #[cfg(not(feature = "postgres"))]
         return Err("this build has no PostgreSQL; build with `--features postgres`, or name a file".to_owned());
     }
     Ok(Arc::new(sqlite::Sqlite::open(Path::new(location))?))

@@ -1,6 +1,7 @@
 //! What every store must do, written once and run on each.
 
 mod amend;
+mod fleet;
 mod history;
 mod lists;
 mod model;
@@ -24,6 +25,18 @@ macro_rules! behaviours {
                     super::$module::$name(&store).await;
                 }
             )*
+        }
+
+        #[cfg(feature = "postgres")]
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn on_postgres() {
+            let Some(server) = super::postgres::tests::Server::start() else { return };
+            $({
+                eprintln!("{}", stringify!($name));
+                let url = server.database(stringify!($name)).await;
+                let store = super::postgres::Postgres::connect(&url).await.unwrap();
+                $module::$name(&store).await;
+            })*
         }
     };
 }
@@ -49,6 +62,10 @@ behaviours![
     history::webhooks_begin_at_the_newest_line,
     model::as_a_plain_map_would,
 ];
+
+#[cfg(feature = "postgres")]
+pub(super) use amend::told;
+pub(super) use fleet::measure;
 
 /// A digest made of one byte.
 pub(super) fn digest(n: u8) -> Digest {

@@ -113,6 +113,9 @@ pub(super) async fn counts_are_of_those_not_retired(store: &dyn Store) {
 }
 
 pub(super) async fn overdue_are_found(store: &dyn Store) {
+    let after = async |id: &str, now: u64, before: u64, limit| {
+        store.overdue(at(now), at(before), Some(id.to_owned()), limit).await.unwrap().join(" ")
+    };
     let of =
         async |now: u64, before: u64, limit| store.overdue(at(now), at(before), None, limit).await.unwrap().join(" ");
     let with = |id: &str, status: Status, change: fn(&mut Last)| Row { status, ..said(id, change) };
@@ -137,5 +140,7 @@ pub(super) async fn overdue_are_found(store: &dyn Store) {
     assert_eq!(of(60_001, 50_000, 9).await, "crashed due");
     assert_eq!(of(60_001, 50_001, 9).await, "crashed due waits");
     assert_eq!(of(60_001, 50_001, 2).await, "crashed due");
+    assert_eq!(after("crashed", 60_001, 50_001, 1).await, "due");
+    assert_eq!(after("due", 60_001, 50_001, 9).await, "waits");
     assert_eq!(of(400_000, 0, 9).await, "crashed due later");
 }

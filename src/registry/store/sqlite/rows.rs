@@ -223,10 +223,10 @@ pub(super) fn overdue(
     after: Option<&str>,
     limit: usize,
 ) -> Done<Vec<String>> {
-    let sql = "SELECT id FROM tenant WHERE retired_at IS NULL AND (untold_since < ?2
-        OR (due_at < ?1 AND status NOT IN ('asleep', 'unreachable'))) AND id > ?3 ORDER BY id LIMIT ?4";
-    let after = after.unwrap_or_default();
-    all(connection, sql, params![int(now), int(pending_before), after, int_usize(limit)], |row| Ok(row.get(0)?))
+    let sql = "SELECT id FROM tenant WHERE id > ?3 AND retired_at IS NULL AND (untold_since < ?2
+        OR (due_at < ?1 AND status NOT IN ('asleep', 'unreachable'))) ORDER BY id LIMIT ?4";
+    let params = params![int(now), int(pending_before), after.unwrap_or_default(), int_usize(limit)];
+    all(connection, sql, params, |row| Ok(row.get(0)?))
 }
 
 pub(super) fn alive(transaction: &Transaction<'_>, now: UnixMs, gap_ms: u64) -> Done<()> {

@@ -199,6 +199,7 @@ async fn a_file_that_is_gone_is_missed_and_taken_again() {
         refused(store.tenant("a".to_owned())).await,
         refused(store.owner(digest(1))).await,
         refused(store.counts()).await,
+        refused(store.leads()).await,
         refused(store.alive(UnixMs(1), 1)).await,
     ] {
         assert!(why.contains("file is gone"), "{why}");
@@ -262,4 +263,12 @@ async fn backups_are_made_while_it_runs_and_put_back_while_it_does_not() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
     restore(&copy, &path.with_file_name("fresh.db")).unwrap();
     assert!(Sqlite::open(&path.with_file_name("fresh.db")).is_ok());
+}
+
+/// `cargo test --release --features registry -- --ignored --nocapture what_batches_bring`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn what_batches_bring() {
+    let (_dir, path) = database();
+    super::super::conformance::measure("SQLite", &Sqlite::open(&path).unwrap()).await;
 }
