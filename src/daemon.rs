@@ -5,7 +5,7 @@ use std::fs::File;
 use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -92,8 +92,8 @@ pub fn limits(config: &Config, launched: bool) -> harden::Limits {
     limits
 }
 
-/// Runs the daemon until `stop` resolves to its reason, then stops in order: no new connections, requests under way finish, the
-/// gateway's session closes, the audit is durable.
+/// Runs the daemon until `stop` resolves to its reason, then stops in order: goodbye is said, no new connections,
+/// requests under way finish, the gateway's session closes, the audit is durable.
 ///
 /// # Errors
 /// It could not start.
@@ -121,29 +121,15 @@ pub async fn run(
     let (connection, gateway, notices) = connection::new(config.gateway.clone(), given, identity, handle.clone());
     let metrics = Arc::new(Metrics::default());
     let served = if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() };
-    let sources = Sources {
-        env: &env,
-        state: state.clone(),
-        gateway: gateway.clone(),
-        metrics: metrics.clone(),
-        certificate: served.clone(),
-        launched: handle.is_some(),
-    };
-    let checkins = CheckIns::start(&config, sources);
+    let sources = Sources { env: &env, state: &state, gateway: &gateway, metrics: &metrics, certificate: &served };
+    let checkins = CheckIns::start(&config, sources, handle.is_some());
     let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets, &checkins));
     let launch = launch.transpose().map_err(Failure::Config)?;
     let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
     let pairings = Arc::new(pairings.await.map_err(unusable)?);
 
     let listeners = bind(&config, &state)?;
-    let about = About {
-        started: Instant::now(),
-        listeners: listeners.iter().map(Bound::describe).collect(),
-        hardening,
-        certificate_sha256: served,
-    };
-    announce(&about);
-    let stopping = CancellationToken::new();
+    let about = announce(&listeners, hardening, served);
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
         launch,
@@ -153,25 +139,11 @@ pub async fn run(
         audit: audit.clone(),
         auth: auth.clone(),
         checkins: checkins.clone(),
-        metrics: metrics.clone(),
+        metrics,
         about,
-        stopping: stopping.clone(),
+        stopping: CancellationToken::new(),
     };
-    let shared = Arc::new(Shared {
-        context: Arc::new(context),
-        auth: auth.clone(),
-        connections: Connections::new(config.max_connections, &metrics),
-        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
-        local_root_only: following.is_some() && one_user_with_the_launcher(),
-        host_names: host_names(&config, &certificate),
-        tasks: TaskTracker::new(),
-        stop: stopping.clone(),
-    });
-    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    for bound in listeners {
-        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
-    }
+    let shared = serve(context, listeners, &config, &certificate)?;
     // What calls under way still need ends after them.
     let (core, last) = (TaskTracker::new(), CancellationToken::new());
     core.spawn(connection.run(last.clone()));
@@ -195,20 +167,42 @@ pub async fn run(
         () = launcher_gone => None,
         why = stop => Some(why),
     };
-    let Some(why) = planned else {
-        // Nobody meant this: the registry is to see that the machine went silent.
-        tracing::warn!("the launcher is gone");
-        stop_in_order(&shared, &core, &last).await;
-        return Ok(());
-    };
-    let bye = async {
-        match &farewell {
-            Some(lifecycle) => lifecycle.say_last_goodbye().await,
-            None => checkins.bye(Intent::Stop, why, BYE).await,
-        }
-    };
-    tokio::join!(bye, stop_in_order(&shared, &core, &last));
+    tokio::join!(say_goodbye(planned, farewell, &checkins), stop_in_order(&shared, &core, &last));
     Ok(())
+}
+
+/// Begins to answer calls.
+fn serve(
+    context: Context,
+    listeners: Vec<Bound>,
+    config: &Config,
+    certificate: &Arc<Certificate>,
+) -> Result<Arc<Shared>, Failure> {
+    let shared = Arc::new(Shared {
+        auth: context.auth.clone(),
+        connections: Connections::new(config.max_connections, &context.metrics),
+        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
+        local_root_only: context.launch.is_some() && one_user_with_the_launcher(),
+        host_names: host_names(config, certificate),
+        tasks: TaskTracker::new(),
+        stop: context.stopping.clone(),
+        context: Arc::new(context),
+    });
+    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    for bound in listeners {
+        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
+    }
+    Ok(shared)
+}
+
+async fn say_goodbye(planned: Option<&str>, launched: Option<Lifecycle>, checkins: &CheckIns) {
+    match (planned, launched) {
+        // Nobody meant this: the registry is to see that the machine went silent.
+        (None, _) => tracing::warn!("the launcher is gone"),
+        (Some(_), Some(lifecycle)) => lifecycle.say_last_goodbye().await,
+        (Some(why), None) => checkins.bye(Intent::Stop, why, BYE).await,
+    }
 }
 
 /// A damaged file stays damaged; a failing disk may recover.
@@ -311,7 +305,10 @@ fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
 
 const LOCAL_REMEDY: &str = "Set listen.unix to a path the sidecar may create; the CLI on this machine needs it.";
 
-fn announce(about: &About) {
+/// Says where it listens, and with which certificate.
+fn announce(listeners: &[Bound], hardening: harden::Report, certificate: Arc<Mutex<Option<String>>>) -> About {
+    let listeners = listeners.iter().map(Bound::describe).collect();
+    let about = About { started: Instant::now(), listeners, hardening, certificate_sha256: certificate };
     for (listener, address) in &about.listeners {
         let fingerprint = about.certificate_sha256.lock().map(|f| f.clone()).unwrap_or_default();
         if let Some(certificate_sha256) = fingerprint.filter(|_| *listener == "tls") {
@@ -320,6 +317,7 @@ fn announce(about: &About) {
             tracing::info!(listener, address, "listening");
         }
     }
+    about
 }
 
 fn host_names(config: &Config, certificate: &Certificate) -> HashSet<String> {

@@ -107,7 +107,7 @@ async fn the_goodbye_says_whether_it_sleeps() -> anyhow::Result<()> {
         }
         ensure!(registry.received().iter().all(|m| m.json()["bye"].is_null()), "the machine stays");
         if sleep {
-            client.post("/v1/sleep?force=true", &json!({})).await?;
+            client.post("/v1/sleep", &json!({"force": true})).await?;
         } else {
             machine.signal(Signal::SIGTERM)?;
         }
