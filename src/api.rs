@@ -3,6 +3,7 @@
 //! A request is parsed once into a typed command; that value is authorised and that value is carried out.
 
 pub mod body;
+pub mod events;
 pub mod handlers;
 pub mod launch;
 pub mod problem;
@@ -14,24 +15,28 @@ mod openapi;
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use hyper::body::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::Method;
+use hyper::header::{AUTHORIZATION, HeaderMap};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
-use crate::auth::Auth;
+use crate::auth::{Auth, Principal, Tier};
 use crate::checkin::CheckIns;
 use crate::gateway::Gateway;
 use crate::harden;
+use crate::http::app::{App, Found, Matched};
 use crate::metrics::Metrics;
-use crate::op::Caller;
 use crate::op::decommission::Decommission;
 use crate::op::desired::Desired;
 use crate::op::lifecycle::Lifecycle;
 use crate::op::pairing::Pairings;
 use crate::op::secrets::Secrets;
-use crate::state::{Event, State};
+use crate::state::State;
+
+pub use crate::http::app::{Answer, Call};
+use problem::Problem;
 
 /// Version, build and start of this process.
 #[derive(Clone, Debug)]
@@ -93,48 +98,53 @@ pub struct Launch {
     pub decommission: Decommission,
 }
 
-/// An authorised request, without HTTP around it.
+/// The control API as the HTTP server serves it.
 #[derive(Debug)]
-pub struct Call {
-    /// Who asks.
-    pub caller: Caller,
-    /// The name in the path, where the route has one.
-    pub name: String,
-    /// The query text, if any.
-    pub query: Option<String>,
-    /// The body, already bounded.
-    pub body: Bytes,
-    /// `If-Match`, if any.
-    pub if_match: Option<String>,
-    /// `If-None-Match`, if any.
-    pub if_none_match: Option<String>,
-    /// `Last-Event-ID`, if any.
-    pub last_event_id: Option<String>,
+pub struct Control(pub Arc<Context>);
+
+impl App for Control {
+    fn find(&self, method: &Method, path: &str) -> Found {
+        routes::find(method, path)
+    }
+
+    fn admit<'a>(
+        &'a self,
+        route: Option<&'a Matched>,
+        local: Option<&'a Principal>,
+        headers: &'a HeaderMap,
+    ) -> BoxFuture<'a, Result<Option<Principal>, Problem>> {
+        let tier = route.map_or(Tier::Safe, |route| routes::ROUTES[route.index].tier);
+        let admitted = if tier == Tier::Public { Ok(None) } else { self.known(tier, local, headers).map(Some) };
+        Box::pin(std::future::ready(admitted))
+    }
+
+    fn still_valid(&self, principal: &Principal) -> bool {
+        self.0.auth.still_valid(principal)
+    }
+
+    fn answer(self: Arc<Self>, route: Matched, call: Call) -> BoxFuture<'static, Result<Answer, Problem>> {
+        Box::pin(async move { handlers::answer(&self.0, &routes::ROUTES[route.index], call).await })
+    }
+
+    fn count(&self, route: &'static str, status: u16) {
+        self.0.metrics.count(route, status);
+    }
 }
 
-/// What a handler answers.
-#[derive(Debug)]
-pub enum Answer {
-    /// JSON with a status and an optional entity tag.
-    Json(StatusCode, Bytes, Option<String>),
-    /// Text of another media type.
-    Text(StatusCode, &'static str, Bytes),
-    /// The caller has this already.
-    NotModified(String),
-    /// A stream of events, from this position on.
-    Events(StreamStart),
-}
-
-/// Where an event stream begins.
-#[derive(Debug)]
-pub struct StreamStart {
-    /// Events after this position follow.
-    pub after: u64,
-    /// The stream cannot resume where the caller left: it has to read the state anew.
-    pub reset: Option<&'static str>,
-}
-
-/// The id of an event in a stream: the process's name and the position, `<boot>.<seq>`.
-pub fn event_id(boot: &str, event: &Event) -> String {
-    format!("{boot}.{}", event.seq)
+impl Control {
+    fn known(&self, tier: Tier, local: Option<&Principal>, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let principal = match local {
+            Some(local) if !headers.contains_key(AUTHORIZATION) => Some(local.clone()),
+            _ => self.0.auth.authenticate(headers),
+        };
+        let principal = principal.ok_or_else(|| {
+            self.0.metrics.unauthorized.inc();
+            Problem::new("unauthorized", "no valid credential")
+        })?;
+        if principal.may(tier) {
+            return Ok(principal);
+        }
+        let what = format!("credential {:?} is {}, this needs {}", principal.id, principal.tier.name(), tier.name());
+        Err(Problem::new("forbidden", what))
+    }
 }

@@ -32,7 +32,7 @@ use crate::clock::UnixMs;
 use crate::config::{Config, Env};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
-use crate::state::State;
+use crate::state::{Code, State};
 use destination::{Destination, Names, SystemNames};
 use memory::Memory;
 use report::{Surroundings, Watched};
@@ -41,9 +41,9 @@ use spool::Spool;
 use wire::{AuditHead, Bye, CheckIn, Intent};
 
 /// The finding while the registry does not answer.
-pub const UNREACHABLE: &str = "registry_unreachable";
+pub const UNREACHABLE: Code = Code::RegistryUnreachable;
 /// The finding while the registry does not take our credential.
-pub const REFUSED: &str = "registry_refuses_us";
+pub const REFUSED: Code = Code::RegistryRefusesUs;
 
 /// A goodbye takes no longer, whatever the registry does.
 pub const BYE: Duration = Duration::from_millis(1500);

@@ -3,6 +3,7 @@
 //! Tables for people, `--json` for programs, exit codes for both (see `--help`).
 
 mod client;
+mod doctor;
 mod pairing;
 mod show;
 
@@ -55,7 +56,7 @@ struct Cli {
 const EXIT_HELP: &str = "Every configuration key can be set as an environment variable OPENCLAW_SIDECAR_*; \
 `config init` lists them.
 
-Exit codes: 0 done (status: ready) | 1 no (status: not ready; refused; not found) | 64 usage | 69 daemon not \
+Exit codes: 0 done (status: ready) | 1 no (status: not ready; doctor: errors; refused; not found) | 64 usage | 69 daemon not \
 reachable | 75 try again later | 78 configuration";
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +82,13 @@ enum Command {
     },
     /// Show what the machine is doing; exit code 0 only while the gateway is ready
     Status(StatusArgs),
+    /// Say what is wrong on this machine and what to do, worst first; exit code 1 if there are errors. (OpenClaw's own
+    /// doctor, which repairs a gateway's files, is `POST /v1/gateway/doctor`)
+    Doctor {
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Start, stop or restart the gateway (launch mode)
     #[command(subcommand)]
     Gateway(GatewayCommand),
@@ -189,6 +197,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
         Command::Seed(mission) => seeding(file.as_deref(), env, mission),
         Command::Migrate { .. } => with_config(load(), |config| migrate(&config)),
         Command::Status(args) => with_config(load(), |config| status(&config, &args)),
+        Command::Doctor { json } => doctor::run(file.as_deref(), env, json),
         Command::Gateway(command) => with_config(load(), |config| gateway(&config, command)),
         Command::Pairing(command) => with_config(load(), |config| pairing::run(&config, command)),
         Command::Token(TokenCommand::Registry) => with_config(load(), |config| registry_credential(&config)),
@@ -202,7 +211,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
             exit::OK
         }),
         Command::Config(ConfigCommand::Init) => {
-            out(&keys::example());
+            out(&keys::SIDECAR.example());
             exit::OK
         }
     })

@@ -5,6 +5,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// This release was made after that: no right clock shows an earlier time. 2026-11-01T00:00:00Z.
+pub const RELEASED: UnixMs = UnixMs(1_793_491_200_000);
+
 /// A point in wall-clock time, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct UnixMs(pub u64);
@@ -80,6 +83,7 @@ mod tests {
         assert_eq!(moment.rfc3339(), "2026-11-20T16:12:03.484Z");
         assert_eq!(UnixMs::parse(&moment.rfc3339()), Some(moment));
         assert_eq!(UnixMs::parse("yesterday"), None);
+        assert_eq!(RELEASED.rfc3339(), "2026-11-01T00:00:00.000Z");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::files;
 use crate::secret::Secret;
-use keys::{KEYS, Kind};
+use keys::{Kind, SIDECAR};
 
 /// Where the file is looked for when no `--config` is given. It may be absent: then the environment alone counts.
 pub const DEFAULT_FILE: &str = "/etc/openclaw-sidecar/sidecar.toml";
@@ -60,7 +60,7 @@ pub struct Config {
 }
 
 /// How the gateway is launched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The directory that survives the machine; holds a directory for the gateway and one for the sidecar.
     pub volume: PathBuf,
@@ -281,30 +281,11 @@ impl Config {
 
     /// What could be read, and everything wrong with it.
     fn read(text: &str, env: &Env) -> (Self, Vec<Fault>) {
-        let mut faults = Vec::new();
-        let mut values = BTreeMap::new();
-        match text.parse::<toml::Table>() {
-            Ok(table) => flatten("", table, &mut values),
-            Err(e) => {
-                // Not the error's own text: it quotes the line, which may hold a token.
-                let line = text[..e.span().map_or(0, |s| s.start.min(text.len()))].matches('\n').count() + 1;
-                faults.push(fault("TOML", &format!("line {line}: {}", e.message())));
-            }
-        }
         let mut config = Self::default();
         if env.contains_key("FLY_MACHINE_ID") {
             config.launch.stop_budget = STOP_BUDGET_FLY;
         }
-        for key in KEYS {
-            let from_file = values.remove(key.name).map(|value| as_text(&value, key.kind));
-            let from_env = env.get(&key.env_name()).cloned().map(Ok);
-            let Some(value) = from_env.or(from_file) else { continue };
-            if let Err(what) = value.and_then(|text| (key.apply)(&mut config, text.trim())) {
-                faults.push(fault(key.name, &what));
-            }
-        }
-        faults.extend(values.into_keys().map(|name| unknown_key(&name)));
-        faults.extend(unknown_variables(env));
+        let mut faults = SIDECAR.read(text, env, &mut config);
         faults.extend(config.contradictions());
         (config, faults)
     }
@@ -316,6 +297,12 @@ impl Config {
             self.state_dir = self.launch.volume.join("sidecar");
         }
         self
+    }
+
+    /// Whether anything is set that only a launched gateway needs.
+    pub fn launch_is_set_up(&self) -> bool {
+        let usual = Launch { stop_budget: self.launch.stop_budget, ..Self::default().launch };
+        self.launch != usual
     }
 
     /// Where the state of this machine lies: of a launched gateway's sidecar, if there is one.
@@ -434,26 +421,6 @@ fn as_text(value: &toml::Value, kind: Kind) -> Result<String, String> {
     }
 }
 
-fn unknown_key(name: &str) -> Fault {
-    fault(name, &format!("is no known key{}", suggestion(name)))
-}
-
-fn suggestion(name: &str) -> String {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    KEYS.iter()
-        .find(|key| key.name.rsplit('.').next() == Some(last))
-        .map_or_else(String::new, |key| format!("; did you mean {}?", key.name))
-}
-
-/// A misspelt variable would be silence where the operator believes something is set: refuse it.
-fn unknown_variables(env: &Env) -> Vec<Fault> {
-    env.keys()
-        .filter(|name| name.starts_with(ENV_PREFIX) && *name != "OPENCLAW_SIDECAR_CONFIG")
-        .filter(|name| !KEYS.iter().any(|key| key.env_name() == **name))
-        .map(|name| fault(name, "is no known variable; `openclaw-sidecar config init` lists them all"))
-        .collect()
-}
-
 /// One fault.
 pub fn fault(key: &str, what: &str) -> Fault {
     Fault { key: key.to_owned(), what: what.to_owned() }
@@ -511,7 +478,11 @@ mod tests {
     #[test]
     fn the_shipped_example_is_what_init_prints_and_parses() {
         let shipped = include_str!("../config/sidecar.toml");
-        assert_eq!(shipped, keys::example(), "write it anew with: openclaw-sidecar config init > config/sidecar.toml");
+        assert_eq!(
+            shipped,
+            SIDECAR.example(),
+            "write it anew with: openclaw-sidecar config init > config/sidecar.toml"
+        );
         Config::parse(shipped, &Env::new()).unwrap();
     }
 }

@@ -16,12 +16,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, About, Context};
+use crate::api::{self, About, Context, Control};
 use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::checkin::destination::Destination;
 use crate::checkin::wire::Intent;
-use crate::checkin::{self, BYE, CheckIns, Sources};
+use crate::checkin::{self, BYE, CheckIns};
 use crate::config::{self, Config, Fault, fault};
 use crate::desired::history::DECOMMISSIONED;
 use crate::files;
@@ -34,13 +34,17 @@ use crate::http::listen::{self, Bound};
 use crate::http::serve::random_id;
 use crate::http::tls::Certificate;
 use crate::launcher::handle::{self, Handle};
+use crate::launcher::layout;
 use crate::metrics::Metrics;
 use crate::op::decommission::Decommission;
 use crate::op::desired::Desired;
+use crate::op::findings;
+use crate::op::findings::facts::{Platform, Validity};
+use crate::op::findings::watch::RegistryClock;
 use crate::op::lifecycle::Lifecycle;
 use crate::op::pairing::Pairings;
 use crate::op::secrets::Secrets;
-use crate::state::{Severity, State};
+use crate::state::{Code, Found, State};
 use crate::watch::Watch;
 
 /// Requests under way get so long to finish after the signal.
@@ -117,11 +121,13 @@ pub async fn run(
     let state = State::new(random_id());
     let launcher = launcher.map(handle::new);
     let handle = launcher.as_ref().map(|(handle, ..)| handle.clone());
+    let around = launched_around(&config, &env);
     let (secrets, given) = Secrets::load(&config, env.clone(), audit.clone()).map_err(Failure::Config)?;
     let (connection, gateway, notices) = connection::new(config.gateway.clone(), given, identity, handle.clone());
     let metrics = Arc::new(Metrics::default());
     let served = if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() };
-    let sources = Sources { env: &env, state: &state, gateway: &gateway, metrics: &metrics, certificate: &served };
+    let sources =
+        checkin::Sources { env: &env, state: &state, gateway: &gateway, metrics: &metrics, certificate: &served };
     let checkins = CheckIns::start(&config, sources, handle.is_some());
     let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets, &checkins));
     let launch = launch.transpose().map_err(Failure::Config)?;
@@ -130,6 +136,7 @@ pub async fn run(
 
     let listeners = bind(&config, &state)?;
     let about = announce(&listeners, hardening, served);
+    let watched = watched(&config, &state, &gateway, launch.as_ref(), &certificate, around);
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
         launch,
@@ -148,6 +155,7 @@ pub async fn run(
     let (core, last) = (TaskTracker::new(), CancellationToken::new());
     core.spawn(connection.run(last.clone()));
     core.spawn(pairings.observe(notices, last.clone()));
+    core.spawn(findings::watch::Watch::new(watched).run(last.clone()));
     core.spawn(keep_fresh(auth, certificate, state, checkins.clone(), last.clone()));
     core.spawn(checkins.clone().follow(audit, last.clone()));
     let mut farewell = None;
@@ -171,6 +179,28 @@ pub async fn run(
     Ok(())
 }
 
+/// What findings follow from.
+fn watched(
+    config: &Config,
+    state: &State,
+    gateway: &Gateway,
+    launch: Option<&api::Launch>,
+    certificate: &Arc<Certificate>,
+    around: Option<Vec<(&'static str, String)>>,
+) -> findings::watch::Sources {
+    findings::watch::Sources {
+        state: state.clone(),
+        gateway: gateway.clone(),
+        config: config.gateway.clone(),
+        launcher: launch.map(|launch| launch.lifecycle.launcher.clone()),
+        secrets: launch.map(|launch| launch.secrets.clone()),
+        certificate: life_of(certificate.clone()),
+        disks: disks(config, launch.is_some()),
+        launched_around: around.filter(|_| launch.is_none()),
+        registry_clock: RegistryClock::default(),
+    }
+}
+
 /// Begins to answer calls.
 fn serve(
     context: Context,
@@ -178,15 +208,15 @@ fn serve(
     config: &Config,
     certificate: &Arc<Certificate>,
 ) -> Result<Arc<Shared>, Failure> {
+    let metrics = &context.metrics;
     let shared = Arc::new(Shared {
-        auth: context.auth.clone(),
-        connections: Connections::new(config.max_connections, &context.metrics),
+        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
         streams: Arc::new(Semaphore::new(config.max_connections / 4)),
         local_root_only: context.launch.is_some() && one_user_with_the_launcher(),
         host_names: host_names(config, certificate),
         tasks: TaskTracker::new(),
         stop: context.stopping.clone(),
-        context: Arc::new(context),
+        app: Arc::new(Control(Arc::new(context))),
     });
     let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
     let acceptor = TlsAcceptor::from(Arc::new(tls));
@@ -248,6 +278,25 @@ fn launch_mode(
     Ok(api::Launch { lifecycle, desired, secrets, decommission })
 }
 
+/// Directories whose disks must not fill; the gateway's lies beside ours.
+fn disks(config: &Config, launched: bool) -> Vec<PathBuf> {
+    let volume = launched.then(|| config.launch.volume.clone());
+    [config.state_dir.clone()].into_iter().chain(volume).collect()
+}
+
+fn life_of(certificate: Arc<Certificate>) -> Box<dyn Fn() -> Option<Validity> + Send> {
+    Box::new(move || certificate.validity().map(|(from, until)| Validity { from, until }))
+}
+
+/// In attach mode: what says that we were meant to launch the gateway.
+fn launched_around(config: &Config, env: &config::Env) -> Option<Vec<(&'static str, String)>> {
+    let hints = [("fly", "FLY_MACHINE_ID"), ("railway", "RAILWAY_ENVIRONMENT_ID")];
+    let name = hints.into_iter().find(|(_, variable)| env.contains_key(*variable)).map(|(name, _)| name);
+    let first_process = files::read_text(Path::new("/proc/1/comm"), 64).ok().map(|name| name.trim().to_owned());
+    let laid_out = files::exists(&config.launch.volume.join(layout::MARKER));
+    findings::around(config.launch_is_set_up(), laid_out, &Platform { name, first_process })
+}
+
 /// A launcher that is not root runs everything as its own user, the gateway too.
 fn one_user_with_the_launcher() -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -295,15 +344,13 @@ fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
             Err(e) if bound.is_empty() => return Err(Failure::Unavailable(format!("listen.unix: {e}"))),
             Err(e) => {
                 tracing::warn!(error = %e, "the local socket is not available");
-                let text = (format!("the local socket is not available: {e}"), LOCAL_REMEDY.to_owned());
-                state.publish(|d| d.snapshot.set_finding("local_socket_unavailable", Severity::Warning, Some(text)));
+                let found = Found::new(format!("the local socket is not available: {e}"));
+                state.publish(|d| d.snapshot.set_finding(Code::LocalSocketUnavailable, Some(found)));
             }
         }
     }
     Ok(bound)
 }
-
-const LOCAL_REMEDY: &str = "Set listen.unix to a path the sidecar may create; the CLI on this machine needs it.";
 
 /// Says where it listens, and with which certificate.
 fn announce(listeners: &[Bound], hardening: harden::Report, certificate: Arc<Mutex<Option<String>>>) -> About {
@@ -344,17 +391,16 @@ async fn keep_fresh(
             () = sleep(every) => {}
         }
         auth.look_now();
-        let credentials = auth.fault().map(|why| {
-            let what = format!("the credentials cannot be read, the last good ones stay in force: {why}");
-            (what, "Correct the file named; it is read again at once.".to_owned())
-        });
-        let certificate = certificate.reload().err().map(|why| {
-            let what = format!("the certificate cannot be read, the last good one stays in force: {why}");
-            (what, "Correct the files named; they are read again at once.".to_owned())
-        });
+        let credentials = auth
+            .fault()
+            .map(|why| Found::new(format!("the credentials cannot be read, the last good ones stay in force: {why}")));
+        let certificate = certificate
+            .reload()
+            .err()
+            .map(|why| Found::new(format!("the certificate cannot be read, the last good one stays in force: {why}")));
         state.publish(|draft| {
-            draft.snapshot.set_finding("credentials_unreadable", Severity::Error, credentials);
-            draft.snapshot.set_finding("certificate_unreadable", Severity::Error, certificate);
+            draft.snapshot.set_finding(Code::CredentialsUnreadable, credentials);
+            draft.snapshot.set_finding(Code::CertificateUnreadable, certificate);
         });
         checkins.look();
     }

@@ -425,7 +425,7 @@ pub fn check_in(data: &[u8]) {
 pub fn registry_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(destination) = Destination::parse(text, false) else { return };
-    let uri: Uri = destination.url().parse().expect("what is taken is a URL");
+    let uri: Uri = format!("{}{PATH}", destination.base()).parse().expect("what is taken is a URL");
     assert_eq!(uri.scheme_str(), Some("https"));
     assert!(uri.path().ends_with(PATH) && uri.query().is_none());
     assert_eq!(uri.port_u16(), Some(destination.port()));

@@ -7,6 +7,7 @@
 //!
 //! HTTP/1.1 only, TLS 1.3 only. Every phase has a deadline.
 
+pub mod app;
 pub mod connections;
 pub mod listen;
 pub mod screen;
@@ -22,8 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Context;
-use crate::auth::Auth;
+use app::App;
 use connections::Connections;
 
 /// A TLS handshake must end within this.
@@ -34,16 +34,16 @@ pub const FIRST_HEAD: Duration = Duration::from_secs(10);
 pub const IDLE: Duration = Duration::from_secs(60);
 /// A body must be complete within this.
 pub const BODY: Duration = Duration::from_secs(10);
+/// Largest body of most routes, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
 /// A write that the peer does not take for so long ends the connection.
 pub const WRITE: Duration = Duration::from_secs(10);
 
 /// What all connections share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The API.
-    pub context: Arc<Context>,
-    /// The credentials.
-    pub auth: Auth,
+    /// What is served.
+    pub app: Arc<dyn App>,
     /// Open connections and their cap.
     pub connections: Connections,
     /// Event streams still to be had; each holds a connection that is never evicted.

@@ -495,6 +495,7 @@ impl Launcher {
             generation: machine.generation(),
             failed_generation: machine.failed_generation(),
             version: self.gateway.seeded.version.clone(),
+            previous_version: self.gateway.seeded.previous_version.clone(),
             notes: self.gateway.seeded.notes.clone(),
             isolation: if self.separate { "separate-uids" } else { "shared-uid" }.to_owned(),
         };

@@ -28,6 +28,8 @@ pub mod json;
 pub mod launcher;
 pub mod metrics;
 pub mod op;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod secret;
 pub mod state;
 pub mod watch;

@@ -26,6 +26,7 @@ mod it {
     mod durability;
     mod events;
     mod fake_is_true;
+    mod findings;
     mod floods;
     mod framing;
     mod gateway_faults;

@@ -1,7 +1,7 @@
 //! One function per route: typed command in, operation, typed answer out.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -14,11 +14,11 @@ use super::body::{
     ApproveBody, ApproveReply, AuditBody, ChangeReply, GatewayBody, ListenerBody, PairingBody, PairingShort,
     PendingBody, RejectBody, RenameBody, RevokeBody, SidecarBody, StateBody,
 };
-use super::launch;
 use super::problem::Problem;
 use super::query::Query;
 use super::routes::{Endpoint, Route};
-use super::{Answer, COMMIT, Call, Context, StreamStart, VERSION};
+use super::{Answer, COMMIT, Call, Context, VERSION};
+use super::{events, launch};
 use crate::clock::UnixMs;
 use crate::json;
 use crate::op::Patience;
@@ -29,14 +29,14 @@ use crate::state::{Phase, Snapshot};
 ///
 /// # Errors
 /// A problem for the caller.
-pub async fn answer(context: &Context, route: &Route, call: Call) -> Result<Answer, Problem> {
+pub async fn answer(context: &Arc<Context>, route: &Route, call: Call) -> Result<Answer, Problem> {
     let query = Query::parse(call.query.as_deref(), route.params)?;
     match route.endpoint {
         Endpoint::Livez => Ok(Answer::Text(StatusCode::OK, "text/plain", Bytes::from_static(b"live\n"))),
         Endpoint::Readyz => readyz(context),
         Endpoint::OpenApi => Ok(Answer::Text(StatusCode::OK, "application/json", Bytes::from_static(OPENAPI))),
         Endpoint::State => state(context, &query, &call).await,
-        Endpoint::Events => Ok(Answer::Events(events(context, &call))),
+        Endpoint::Events => Ok(Answer::Events(events::feed(context, &call))),
         Endpoint::Pairing => {
             let snapshot = context.state.now();
             json(StatusCode::OK, &PairingBody::of(snapshot.generation, &snapshot.pairing, UnixMs::now()), None)
@@ -83,7 +83,7 @@ async fn state(context: &Context, query: &Query, call: &Call) -> Result<Answer, 
     json(StatusCode::OK, &state_body(context, &snapshot), Some(tag))
 }
 
-async fn newer_than(context: &Context, seen: u64, timeout_s: u64) -> std::sync::Arc<Snapshot> {
+async fn newer_than(context: &Context, seen: u64, timeout_s: u64) -> Arc<Snapshot> {
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     let mut watch = context.state.watch();
     loop {
@@ -143,19 +143,6 @@ fn state_body(context: &Context, snapshot: &Snapshot) -> StateBody {
         },
         registry: context.checkins.status(),
         findings: snapshot.findings.clone(),
-    }
-}
-
-/// Where a stream starts: after the event the caller saw last, or anew when that is unknown or too long ago.
-fn events(context: &Context, call: &Call) -> StreamStart {
-    let newest = context.state.last_seq();
-    let Some(last) = &call.last_event_id else {
-        return StreamStart { after: newest, reset: Some("start") };
-    };
-    let seen = last.split_once('.').filter(|(boot, _)| *boot == context.state.boot()).and_then(|(_, n)| n.parse().ok());
-    match seen {
-        Some(seen) if context.state.events_after(seen).is_some() => StreamStart { after: seen, reset: None },
-        _ => StreamStart { after: newest, reset: Some("gap") },
     }
 }
 

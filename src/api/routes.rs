@@ -4,6 +4,8 @@ use hyper::Method;
 
 use super::query::Param;
 use crate::auth::Tier;
+use crate::http::MAX_BODY;
+use crate::http::app::{Found, Matched, Takes};
 
 /// What a route does; [`super::handlers::answer`] has one arm for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +55,19 @@ pub struct Route {
     pub params: &'static [Param],
 }
 
-/// Largest body of most routes, in bytes.
-pub const MAX_BODY: usize = 64 * 1024;
 /// Largest desired state, in bytes.
 pub const MAX_DESIRED: usize = 1024 * 1024;
 /// Longest name in a path, in bytes.
 const MAX_NAME: usize = 128;
 
 impl Route {
-    /// Largest body this route takes, in bytes.
-    pub fn max_body(&self) -> usize {
-        if self.endpoint == Endpoint::PutDesired { MAX_DESIRED } else { MAX_BODY }
-    }
-
-    /// Whether this route takes a body.
-    pub fn takes_body(&self) -> bool {
-        matches!(self.method, Method::POST | Method::PUT)
+    /// What body this route takes.
+    pub fn body(&self) -> Takes {
+        match self.method {
+            _ if self.endpoint == Endpoint::PutDesired => Takes::Json(MAX_DESIRED),
+            Method::POST | Method::PUT => Takes::Json(MAX_BODY),
+            _ => Takes::Nothing,
+        }
     }
 
     /// Whether `path` is this route's; with the name in it, if the route has one.
@@ -160,24 +159,16 @@ pub const ROUTES: &[Route] = &[
     route!(GET "/metrics" Safe Metrics [] "OpenMetrics."),
 ];
 
-/// What the table says about a method and path.
-#[derive(Debug)]
-pub enum Found {
-    /// A route, and the name in the path if it has one.
-    Route(&'static Route, String),
-    /// The path exists, with these other methods.
-    OtherMethods(Vec<&'static str>),
-    /// No such path.
-    Nothing,
-}
-
 /// Looks a request up. HEAD counts as GET.
 pub fn find(method: &Method, path: &str) -> Found {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let mut others = Vec::new();
-    for (route, name) in ROUTES.iter().filter_map(|route| Some((route, route.matches(path)?))) {
+    for (index, route) in ROUTES.iter().enumerate() {
+        let Some(name) = route.matches(path) else { continue };
         if route.method == *method {
-            return Found::Route(route, name.to_owned());
+            let changes = route.tier >= Tier::Dangerous;
+            let name = name.to_owned();
+            return Found::Route(Matched { index, path: route.path, name, changes, body: route.body() });
         }
         others.push(route.method.as_str());
     }
@@ -201,8 +192,10 @@ mod tests {
 
     #[test]
     fn lookup_tells_a_wrong_method_from_a_wrong_path() {
-        assert!(matches!(find(&Method::HEAD, "/livez"), Found::Route(r, _) if r.endpoint == Endpoint::Livez));
-        assert!(matches!(find(&Method::PUT, "/v1/secrets/A_B"), Found::Route(_, name) if name == "A_B"));
+        assert!(
+            matches!(find(&Method::HEAD, "/livez"), Found::Route(r) if ROUTES[r.index].endpoint == Endpoint::Livez)
+        );
+        assert!(matches!(find(&Method::PUT, "/v1/secrets/A_B"), Found::Route(r) if r.name == "A_B"));
         for bad in ["/v1/secrets/", "/v1/secrets/a/b", "/v1/secrets/%41", "/v1/secrets/{name}", "/v1/secrets/a.b"] {
             assert!(matches!(find(&Method::PUT, bad), Found::Nothing), "{bad}");
         }

@@ -15,8 +15,6 @@ use rustls::pki_types::ServerName;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::wire;
-
 /// A name that takes longer to resolve counts as not found.
 const RESOLVE: Duration = Duration::from_secs(5);
 /// Addresses looked at; more are not needed, and one that is not looked at is not dialled.
@@ -59,14 +57,14 @@ impl Destination {
         self.port
     }
 
-    /// The URL of the one route.
-    pub fn url(&self) -> String {
+    /// The URL, without a slash at its end.
+    pub fn base(&self) -> String {
         let host = match &self.host {
             Host::Name(name) => name.clone(),
             Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
             Host::Address(address) => address.to_string(),
         };
-        format!("https://{host}:{}{}{}", self.port, self.prefix, wire::PATH)
+        format!("https://{host}:{}{}", self.port, self.prefix)
     }
 
     /// What the registry's certificate must be for.

@@ -60,7 +60,7 @@ impl Watched {
                 certificate.map(str::to_owned),
             ),
             pairing: (pending, snapshot.pairing.approved.len()),
-            findings: told(snapshot).map(|f| f.code).collect(),
+            findings: told(snapshot).map(|f| f.code.name()).collect(),
             desired: (snapshot.desired.generation, desired_name(snapshot), snapshot.desired.error.clone()),
         }
     }
@@ -157,11 +157,11 @@ fn pending(request: &Pending, now: UnixMs) -> wire::Pending {
 
 fn finding(finding: &Finding, now: UnixMs) -> wire::Finding {
     wire::Finding {
-        code: finding.code.to_owned(),
+        code: finding.code.name().to_owned(),
         severity: if finding.severity == Severity::Error { "error" } else { "warning" }.to_owned(),
         age_s: finding.since.seconds_until(now),
         summary: cut(&finding.summary, SENTENCE),
-        evidence: Vec::new(),
+        evidence: finding.evidence.iter().map(|fact| cut(fact, SENTENCE)).collect(),
         remedy: cut(&finding.remedy, SENTENCE),
     }
 }

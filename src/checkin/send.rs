@@ -13,7 +13,7 @@ use super::credential::Credential;
 use super::destination::{Destination, Names, Resolve};
 use super::schedule::Failed;
 use super::tls::{self, Trust, Wrap};
-use super::wire::{Answer, MAX_ANSWER, TICKET_HEADER};
+use super::wire::{Answer, MAX_ANSWER, PATH, TICKET_HEADER};
 use crate::config::Config;
 use crate::secret::Secret;
 
@@ -66,9 +66,10 @@ impl Sender {
     /// # Errors
     /// It was not taken.
     pub fn send(&self, message: &[u8], limit: Option<Duration>) -> Result<Answer, Failure> {
-        let agent = self.agent(limit.unwrap_or(CALL)).map_err(|why| Failure { failed: Failed::Network, why })?;
+        let agent = agent(&self.destination, &self.tls, &self.names, limit.unwrap_or(CALL));
+        let agent = agent.map_err(|why| Failure { failed: Failed::Network, why })?;
         let mut request = agent
-            .post(self.destination.url())
+            .post(format!("{}{PATH}", self.destination.base()))
             .header("content-type", "application/json")
             .header("authorization", self.bearer.expose());
         if let Some(ticket) = &self.ticket {
@@ -82,28 +83,36 @@ impl Sender {
         }
         read(answer.into_body().into_reader())
     }
+}
 
-    /// One agent for one message: a connection that outlived a suspended machine is worth nothing, and TLS remembers
-    /// the registry by itself.
-    fn agent(&self, limit: Duration) -> Result<Agent, String> {
-        let config = AgentConfig::builder()
-            .https_only(true)
-            .http_status_as_error(false)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(limit))
-            .timeout_connect(Some(CONNECT.min(limit)))
-            .max_response_header_size(MAX_HEAD)
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
-            .max_idle_connections(0)
-            .user_agent(concat!("openclaw-sidecar/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let wrap = Wrap { config: self.tls.clone(), name: self.destination.server_name()? };
-        let resolve = Resolve { destination: self.destination.clone(), names: self.names.clone() };
-        Ok(Agent::with_parts(config, ().chain(TcpConnector::default()).chain(wrap), resolve))
-    }
+/// One agent for one message to `destination`: a connection that outlived a suspended machine is worth nothing, and TLS
+/// remembers its peers by itself. All of it takes at most `limit`.
+///
+/// # Errors
+/// The destination's name is none that a certificate can have.
+pub fn agent(
+    destination: &Destination,
+    tls: &Arc<ClientConfig>,
+    names: &Arc<dyn Names>,
+    limit: Duration,
+) -> Result<Agent, String> {
+    let config = AgentConfig::builder()
+        .https_only(true)
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(limit))
+        .timeout_connect(Some(CONNECT.min(limit)))
+        .max_response_header_size(MAX_HEAD)
+        .input_buffer_size(BUFFER)
+        .output_buffer_size(BUFFER)
+        .max_idle_connections(0)
+        .user_agent(concat!("openclaw-sidecar/", env!("CARGO_PKG_VERSION")))
+        .build();
+    let wrap = Wrap { config: tls.clone(), name: destination.server_name()? };
+    let resolve = Resolve { destination: destination.clone(), names: names.clone() };
+    Ok(Agent::with_parts(config, ().chain(TcpConnector::default()).chain(wrap), resolve))
 }
 
 fn read(body: impl std::io::Read) -> Result<Answer, Failure> {

@@ -12,7 +12,7 @@ use super::send::Failure;
 use super::wire::{Answer, CheckIn};
 use super::{Inbox, REFUSED, Shared, UNREACHABLE, report};
 use crate::clock::UnixMs;
-use crate::state::Severity;
+use crate::state::{Code, Found};
 
 /// From so many failures on it is a finding.
 const FAILURES: u32 = 3;
@@ -111,8 +111,8 @@ impl Worker<'_> {
         (self.failures, self.well) = (0, self.shared.now());
         self.note(None, "ok");
         self.shared.state.publish(|draft| {
-            draft.snapshot.set_finding(UNREACHABLE, Severity::Warning, None);
-            draft.snapshot.set_finding(REFUSED, Severity::Error, None);
+            draft.snapshot.set_finding(UNREACHABLE, None);
+            draft.snapshot.set_finding(REFUSED, None);
         });
         let mut inbox = self.shared.locked();
         inbox.spool.told(sent.dropped);
@@ -138,24 +138,20 @@ impl Worker<'_> {
         self.note(Some(&failure.why), kind(failure.failed));
         tracing::debug!(why = failure.why, "the registry did not take a check-in");
         if failure.failed == Failed::Unauthorised {
-            let remedy = "Create the tenant in the registry with the SHA-256 that `openclaw-sidecar token registry` \
-                          prints, or set registry.credential to the one it was created with.";
-            return self.find(REFUSED, Severity::Error, &format!("the registry refuses us: {}", failure.why), remedy);
+            return self.find(REFUSED, &format!("the registry refuses us: {}", failure.why));
         }
         if self.failures >= FAILURES || now.saturating_sub(self.well) >= SILENCE {
-            let remedy =
-                "Correct what the text names, if it is on this side. Nothing else here depends on the registry.";
             let what = format!("the registry does not take our check-ins: {}", failure.why);
-            self.find(UNREACHABLE, Severity::Warning, &what, remedy);
+            self.find(UNREACHABLE, &what);
         }
     }
 
-    fn find(&self, code: &'static str, severity: Severity, what: &str, remedy: &str) {
+    fn find(&self, code: Code, what: &str) {
         if self.failures == FAILURES || code == REFUSED {
-            tracing::warn!(code, "{what}");
+            tracing::warn!(code = code.name(), "{what}");
         }
-        let text = (what.to_owned(), remedy.to_owned());
-        self.shared.state.publish(|draft| draft.snapshot.set_finding(code, severity, Some(text)));
+        let found = Found::new(what).fact("failures", self.failures);
+        self.shared.state.publish(|draft| draft.snapshot.set_finding(code, Some(found)));
     }
 
     fn note(&self, error: Option<&str>, kind: &'static str) {

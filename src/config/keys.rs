@@ -1,12 +1,13 @@
 //! The table of configuration keys: name, type, default, help, and how a value is taken over.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Config, ENV_PREFIX};
+use super::{Config, ENV_PREFIX, Env, Fault, as_text, fault, flatten};
 use crate::secret::Secret;
 
 /// What a value looks like in TOML. In the environment a list is written with commas.
@@ -33,8 +34,8 @@ impl Kind {
     }
 }
 
-/// One key of the configuration.
-pub struct Key {
+/// One key of a program's configuration.
+pub struct Key<C: 'static = Config> {
     /// Dotted name, as in the file.
     pub name: &'static str,
     /// Its type in TOML.
@@ -44,17 +45,98 @@ pub struct Key {
     /// What it is for, for people.
     pub help: &'static str,
     /// Takes a value over, or says what is wrong with it.
-    pub apply: fn(&mut Config, &str) -> Result<(), String>,
+    pub apply: fn(&mut C, &str) -> Result<(), String>,
 }
 
-impl Key {
+impl<C> Key<C> {
     /// The variable that sets this key.
-    pub fn env_name(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
+    pub fn env_name(&self, prefix: &str) -> String {
+        format!("{prefix}{}", self.name.replace('.', "_").to_uppercase())
     }
 }
 
-impl std::fmt::Debug for Key {
+/// The configuration of one program.
+#[derive(Debug)]
+pub struct Schema<C: 'static> {
+    /// The program.
+    pub program: &'static str,
+    /// What its variables begin with.
+    pub prefix: &'static str,
+    /// Every key.
+    pub keys: &'static [Key<C>],
+}
+
+/// The sidecar's configuration.
+pub const SIDECAR: Schema<Config> = Schema { program: "openclaw-sidecar", prefix: ENV_PREFIX, keys: KEYS };
+
+impl<C> Schema<C> {
+    /// Takes over what the file's text and the environment say, and returns everything wrong with it.
+    pub fn read(&self, text: &str, env: &Env, config: &mut C) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut values = BTreeMap::new();
+        match text.parse::<toml::Table>() {
+            Ok(table) => flatten("", table, &mut values),
+            Err(e) => {
+                // Not the error's own text: it quotes the line, which may hold a token.
+                let line = text[..e.span().map_or(0, |s| s.start.min(text.len()))].matches('\n').count() + 1;
+                faults.push(fault("TOML", &format!("line {line}: {}", e.message())));
+            }
+        }
+        for key in self.keys {
+            let from_file = values.remove(key.name).map(|value| as_text(&value, key.kind));
+            let from_env = env.get(&key.env_name(self.prefix)).cloned().map(Ok);
+            let Some(value) = from_env.or(from_file) else { continue };
+            if let Err(what) = value.and_then(|text| (key.apply)(config, text.trim())) {
+                faults.push(fault(key.name, &what));
+            }
+        }
+        faults.extend(values.into_keys().map(|name| self.unknown_key(&name)));
+        faults.extend(self.unknown_variables(env));
+        faults
+    }
+
+    fn unknown_key(&self, name: &str) -> Fault {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let similar = self.keys.iter().find(|key| key.name.rsplit('.').next() == Some(last));
+        let suggestion = similar.map_or_else(String::new, |key| format!("; did you mean {}?", key.name));
+        fault(name, &format!("is no known key{suggestion}"))
+    }
+
+    /// A misspelt variable would be silence where the operator believes something is set: refuse it.
+    fn unknown_variables(&self, env: &Env) -> Vec<Fault> {
+        env.keys()
+            .filter(|name| name.starts_with(self.prefix) && **name != format!("{}CONFIG", self.prefix))
+            .filter(|name| !self.keys.iter().any(|key| key.env_name(self.prefix) == **name))
+            .map(|name| fault(name, &format!("is no known variable; `{} config init` lists them all", self.program)))
+            .collect()
+    }
+
+    /// The commented example file: every key with its help, its variable and its default, all commented out.
+    pub fn example(&self) -> String {
+        let mut text = format!(
+            "# {} configuration. Every line is a comment: uncomment what you change.\n\
+             # Each key can be set by the environment variable named with it, which wins over this file.\n",
+            self.program
+        );
+        let mut section = "";
+        for key in self.keys {
+            let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
+            if table != section {
+                section = table;
+                let _ = write!(text, "\n[{table}]\n");
+            }
+            let _ = writeln!(text);
+            for line in key.help.lines() {
+                let _ = writeln!(text, "# {}", line.trim_start());
+            }
+            let _ = writeln!(text, "# ({})", key.env_name(self.prefix));
+            let _ = writeln!(text, "#{name} = {}", key.sample);
+        }
+        text
+    }
+}
+
+impl<C> std::fmt::Debug for Key<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
     }
@@ -413,30 +495,7 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-/// The commented example file: every key with its help, its variable and its default, all commented out.
-pub fn example() -> String {
-    let mut text = String::from(
-        "# openclaw-sidecar configuration. Every line is a comment: uncomment what you change.\n\
-         # Each key can be set by the environment variable named with it, which wins over this file.\n",
-    );
-    let mut section = "";
-    for key in KEYS {
-        let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
-        if table != section {
-            section = table;
-            let _ = write!(text, "\n[{table}]\n");
-        }
-        let _ = writeln!(text);
-        for line in key.help.lines() {
-            let _ = writeln!(text, "# {}", line.trim_start());
-        }
-        let _ = writeln!(text, "# ({})", key.env_name());
-        let _ = writeln!(text, "#{name} = {}", key.sample);
-    }
-    text
-}
-
-fn path(value: &str) -> Result<Option<PathBuf>, String> {
+pub(crate) fn path(value: &str) -> Result<Option<PathBuf>, String> {
     if value.is_empty() {
         return Ok(None);
     }
@@ -444,22 +503,22 @@ fn path(value: &str) -> Result<Option<PathBuf>, String> {
     if path.is_absolute() { Ok(Some(path)) } else { Err(format!("must be an absolute path, not {value:?}")) }
 }
 
-fn text(value: &str) -> Result<String, String> {
+pub(crate) fn text(value: &str) -> Result<String, String> {
     if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(value.to_owned()) }
 }
 
-fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
+pub(crate) fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
     if value.is_empty() {
         return Ok(None);
     }
     parse(value, "an address with port, such as [::]:9443, or empty to turn it off").map(Some)
 }
 
-fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {
+pub(crate) fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("must be {expected}, not {value:?}"))
 }
 
-fn host(name: &str) -> Result<String, String> {
+pub(crate) fn host(name: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if name.chars().all(legal) && name.len() <= 253 {
         Ok(name.to_ascii_lowercase())

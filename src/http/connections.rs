@@ -10,8 +10,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
-
 /// A new connection is left alone for so long, to finish its handshake. At the cap this paces a flood: who comes next
 /// waits in the kernel's queue instead of evicting one that was about to speak.
 const GRACE: Duration = Duration::from_millis(50);
@@ -63,9 +61,9 @@ pub struct Permit {
 }
 
 impl Connections {
-    /// A table for at most `max` connections, counted in `metrics`.
-    pub fn new(max: usize, metrics: &Metrics) -> Self {
-        Self { max, slots: Arc::default(), open: metrics.connections.clone(), evicted: metrics.evicted.clone() }
+    /// A table for at most `max` connections, counted in `open` and `evicted`.
+    pub fn new(max: usize, open: &Gauge, evicted: &Counter) -> Self {
+        Self { max, slots: Arc::default(), open: open.clone(), evicted: evicted.clone() }
     }
 
     /// Makes a place for a new connection, evicting another at the cap.
@@ -138,6 +136,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Metrics;
     use proptest::prelude::*;
 
     async fn admitted(table: &Connections) -> Option<Permit> {
@@ -152,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_of_the_least_worth_gives_way() {
-        let table = Connections::new(3, &Metrics::default());
+        let table = Connections::new(3, &Gauge::default(), &Counter::default());
         let idle = admitted(&table).await.unwrap();
         idle.set(Use::Idle);
         let shaken = admitted(&table).await.unwrap();
@@ -170,7 +169,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_is_left_alone_for_a_moment() {
-        let table = Connections::new(1, &Metrics::default());
+        let table = Connections::new(1, &Gauge::default(), &Counter::default());
         let first = admitted(&table).await.unwrap();
         assert!(matches!(table.admit(), Err(Some(_))) && !first.evicted.is_cancelled());
         tokio::time::advance(GRACE).await;
@@ -179,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn busy_connections_are_never_evicted() {
-        let table = Connections::new(2, &Metrics::default());
+        let table = Connections::new(2, &Gauge::default(), &Counter::default());
         let permits = [admitted(&table).await.unwrap(), admitted(&table).await.unwrap()];
         for permit in &permits {
             permit.set(Use::Busy);
@@ -194,7 +193,7 @@ mod tests {
         #[test]
         fn the_cap_holds_and_places_come_back(steps in proptest::collection::vec((0..3u8, 0..8usize), 1..200)) {
             let metrics = Metrics::default();
-            let table = Connections::new(4, &metrics);
+            let table = Connections::new(4, &metrics.connections, &metrics.evicted);
             let mut permits: Vec<Permit> = Vec::new();
             for (action, at) in steps {
                 match (action, at < permits.len()) {

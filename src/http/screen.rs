@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
 use hyper::{Method, Request, Version};
 
+use super::app::Takes;
 use crate::api::problem::Problem;
 
 const MAX_URI: usize = 1024;
@@ -17,7 +18,7 @@ const MAX_URI: usize = 1024;
 ///
 /// # Errors
 /// A problem that says which header is wrong.
-pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>, max_body: usize) -> Result<(), Problem> {
+pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>, takes: Takes) -> Result<(), Problem> {
     let headers = request.headers();
     if request.uri().path_and_query().map_or(0, |p| p.as_str().len()) > MAX_URI {
         return Err(Problem::new("uri_too_long", format!("the URI has more than {MAX_URI} characters")));
@@ -30,17 +31,18 @@ pub(crate) fn screen<B>(request: &Request<B>, host_names: &HashSet<String>, max_
         return Err(Problem::new("length_required", "Transfer-Encoding is not accepted"));
     }
     check_host(request, host_names)?;
-    if headers.contains_key(ORIGIN) {
+    let form = matches!(takes, Takes::Form(_));
+    if headers.contains_key(ORIGIN) && !(form && from_our_page(headers)) {
         return Err(Problem::new("origin_refused", "the request has an Origin header"));
     }
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Problem::new("unsupported_media_type", "Content-Encoding is not accepted"));
     }
-    let length = check_length(headers, max_body)?;
+    let length = check_length(headers, takes.most())?;
     let takes_body = matches!(*request.method(), Method::POST | Method::PUT);
     // Without a body there is nothing that a type could be of.
     if takes_body && (length > 0 || headers.contains_key(CONTENT_TYPE)) {
-        check_type(headers)?;
+        check_type(headers, if form { "application/x-www-form-urlencoded" } else { "application/json" })?;
     }
     Ok(())
 }
@@ -94,17 +96,25 @@ fn check_length(headers: &HeaderMap, max_body: usize) -> Result<usize, Problem> 
     }
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+/// Whether a browser says that the request comes from a page of the host it is sent to.
+fn from_our_page(headers: &HeaderMap) -> bool {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let (Some(origin), None) = (origins.next().and_then(|o| o.to_str().ok()), origins.next()) else { return false };
+    let host = headers.get(HOST).and_then(|h| h.to_str().ok());
+    origin.split_once("://").is_some_and(|(_, at)| host.is_some_and(|host| host.eq_ignore_ascii_case(at)))
+}
+
+fn check_type(headers: &HeaderMap, wanted: &str) -> Result<(), Problem> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(Problem::new("unsupported_media_type", "exactly one Content-Type header is needed"));
     };
     let text = value.to_str().unwrap_or_default();
     let media_type = text.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json") {
+    if media_type.eq_ignore_ascii_case(wanted) {
         Ok(())
     } else {
-        Err(Problem::new("unsupported_media_type", format!("Content-Type is {:?}, not application/json", start(text))))
+        Err(Problem::new("unsupported_media_type", format!("Content-Type is {:?}, not {wanted}", start(text))))
     }
 }
 
@@ -118,7 +128,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        screen(&request.body(()).unwrap(), &names, 1000).err().map(|p| p.code)
+        screen(&request.body(()).unwrap(), &names, Takes::Json(100_000)).err().map(|p| p.code)
     }
 
     const GOOD: [(&str, &str); 2] = [("host", "127.0.0.1:9443"), ("content-type", "application/json; charset=utf-8")];
@@ -142,7 +152,7 @@ mod tests {
     fn a_target_with_its_own_host_is_refused() {
         let request =
             Request::builder().uri("https://evil.example/livez").header("host", "localhost").body(()).unwrap();
-        assert_eq!(screen(&request, &HashSet::new(), 1000).unwrap_err().code, "bad_request");
+        assert_eq!(screen(&request, &HashSet::new(), Takes::Nothing).unwrap_err().code, "bad_request");
     }
 
     #[test]
@@ -151,7 +161,7 @@ mod tests {
         assert_eq!(with(("transfer-encoding", "chunked")), Some("length_required"));
         assert_eq!(with(("origin", "https://a.example")), Some("origin_refused"));
         assert_eq!(with(("content-encoding", "gzip")), Some("unsupported_media_type"));
-        assert_eq!(with(("content-length", "1001")), Some("body_too_large"));
+        assert_eq!(with(("content-length", "100001")), Some("body_too_large"));
         assert_eq!(with(("content-length", "-1")), Some("bad_request"));
         assert_eq!(with(("content-type", "text/plain")), Some("unsupported_media_type"));
         assert_eq!(refused(&[GOOD[0], ("content-type", "text/plain")]), Some("unsupported_media_type"));

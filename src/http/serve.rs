@@ -7,20 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH,
-    IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
+use super::app::{Answer, Call, Found, Matched, Takes};
 use super::connections::{Permit, Use};
 use super::screen::screen;
 use super::stream::{self, AnswerBody};
-use super::{BODY, Shared};
+use super::{BODY, MAX_BODY, Shared};
 use crate::api::problem::Problem;
-use crate::api::routes::{self, Found, MAX_BODY, Route};
-use crate::api::{Answer, Call, handlers};
-use crate::auth::{Principal, Tier};
+use crate::auth::Principal;
 use crate::op::{Caller, Standing};
 
 /// Longest value kept of a header that is put on record.
@@ -55,7 +54,7 @@ pub async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, request: Request<Incomi
     };
     let answered = finish(answered, &request_id);
     let status = answered.status().as_u16();
-    shared.context.metrics.count(seen.route, status);
+    shared.app.count(seen.route, status);
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (route, actor) = (seen.route, seen.actor);
     if status >= 500 && status != 503 {
@@ -82,64 +81,41 @@ async fn attempt(
     request_id: &str,
     seen: &mut Seen,
 ) -> Result<Answered, Problem> {
-    let found = routes::find(request.method(), request.uri().path());
-    let max_body = if let Found::Route(route, _) = &found { route.max_body() } else { MAX_BODY };
-    screen(&request, &shared.host_names, max_body)?;
-    if let Found::Route(route, _) = &found {
+    let found = shared.app.find(request.method(), request.uri().path());
+    let route = if let Found::Route(route) = &found { Some(route) } else { None };
+    screen(&request, &shared.host_names, route.map_or(Takes::Json(MAX_BODY), |route| route.body))?;
+    if let Some(route) = route {
         seen.route = route.path;
     }
-    let principal = match &found {
-        Found::Route(route, _) if route.tier == Tier::Public => None,
-        // Without a credential even "no such route" is not told.
-        _ => Some(authenticate(shared, peer, request.headers())?),
-    };
-    let (route, name) = match found {
-        Found::Route(route, name) => (route, name),
+    // Without a credential even "no such route" is not told.
+    let principal = shared.app.admit(route, peer.local.as_ref(), request.headers()).await?;
+    let route = match found {
+        Found::Route(route) => route,
         Found::OtherMethods(methods) => return Ok(other_methods(&methods, request_id)),
         Found::Nothing => return Err(Problem::new("route_not_found", request.uri().path())),
     };
     if let Some(principal) = &principal {
         seen.actor.clone_from(&principal.id);
-        authorise(principal, route)?;
         peer.permit.set(Use::Busy);
     }
-    let answered = carry_out(shared, (route, name), principal, request, request_id).await;
+    let answered = carry_out(shared, route, principal, request, request_id).await;
     if !matches!(&answered, Ok(a) if matches!(a.body(), AnswerBody::Pieces(_))) && !seen.actor.is_empty() {
         peer.permit.set(Use::Idle);
     }
     answered
 }
 
-fn authenticate(shared: &Shared, peer: &Peer, headers: &HeaderMap) -> Result<Principal, Problem> {
-    let principal = match &peer.local {
-        Some(local) if !headers.contains_key(AUTHORIZATION) => Some(local.clone()),
-        _ => shared.auth.authenticate(headers),
-    };
-    principal.ok_or_else(|| {
-        shared.context.metrics.unauthorized.inc();
-        Problem::new("unauthorized", "no valid credential")
-    })
-}
-
-fn authorise(principal: &Principal, route: &Route) -> Result<(), Problem> {
-    if principal.may(route.tier) {
-        return Ok(());
-    }
-    let what = format!("credential {:?} is {}, this needs {}", principal.id, principal.tier.name(), route.tier.name());
-    Err(Problem::new("forbidden", what))
-}
-
-/// Reads the body, only now, and hands the call to the API.
+/// Reads the body, only now, and hands the call to the program.
 async fn carry_out(
     shared: &Arc<Shared>,
-    (route, name): (&'static Route, String),
+    route: Matched,
     principal: Option<Principal>,
     request: Request<Incoming>,
     request_id: &str,
 ) -> Result<Answered, Problem> {
     let (head, body) = request.into_parts();
-    let body = read_body(body, route.max_body()).await?;
-    if !route.takes_body() && !body.is_empty() {
+    let body = read_body(body, route.body.most()).await?;
+    if route.body == Takes::Nothing && !body.is_empty() {
         return Err(Problem::new("invalid_body", "this call takes no body"));
     }
     let caller = Caller {
@@ -148,30 +124,32 @@ async fn carry_out(
         idempotency_key: kept(&head.headers, "idempotency-key"),
         traceparent: kept(&head.headers, "traceparent"),
         standing: principal.clone().map(|principal| {
-            let auth = shared.auth.clone();
-            Standing(Arc::new(move || auth.still_valid(&principal)))
+            let app = shared.app.clone();
+            Standing(Arc::new(move || app.still_valid(&principal)))
         }),
     };
     let call = Call {
         caller,
-        name,
+        principal,
+        name: route.name.clone(),
         query: head.uri.query().map(str::to_owned),
         body,
         if_match: head.headers.get(IF_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned),
         if_none_match: head.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned),
         last_event_id: kept(&head.headers, "last-event-id"),
+        headers: head.headers,
     };
-    let answer = if route.tier >= Tier::Dangerous {
+    let (changes, answer) = (route.changes, shared.app.clone().answer(route, call));
+    let answer = if changes {
         // A change goes on when its caller hangs up, so that its outcome is put on record.
-        let context = shared.context.clone();
-        shared.tasks.spawn(async move { handlers::answer(&context, route, call).await }).await.unwrap_or_else(|e| {
+        shared.tasks.spawn(answer).await.unwrap_or_else(|e| {
             tracing::error!(error = %e, request_id, "a handler failed");
             Err(Problem::new("internal", "the handler failed"))
         })
     } else {
-        handlers::answer(&shared.context, route, call).await
+        answer.await
     };
-    render(shared, answer?, principal)
+    render(shared, answer?)
 }
 
 async fn read_body(body: Incoming, most: usize) -> Result<Bytes, Problem> {
@@ -191,17 +169,17 @@ fn kept(headers: &HeaderMap, name: &str) -> Option<String> {
     (!value.is_empty() && value.len() <= MAX_KEPT).then(|| value.to_owned())
 }
 
-fn render(shared: &Arc<Shared>, answer: Answer, principal: Option<Principal>) -> Result<Answered, Problem> {
+fn render(shared: &Arc<Shared>, answer: Answer) -> Result<Answered, Problem> {
     let (status, media_type, body, tag) = match answer {
         Answer::Json(status, bytes, tag) => (status, "application/json", AnswerBody::whole(bytes), tag),
         Answer::Text(status, media_type, bytes) => (status, media_type, AnswerBody::whole(bytes), None),
         Answer::NotModified(tag) => (StatusCode::NOT_MODIFIED, "application/json", AnswerBody::Whole(None), Some(tag)),
-        Answer::Events(start) => {
-            let principal = principal.unwrap_or_else(|| Principal::local(u32::MAX));
-            let body = stream::events(shared, start, principal)
+        Answer::Events(feed) => {
+            let body = stream::events(shared, feed)
                 .ok_or_else(|| Problem::new("too_many_streams", "every event stream is taken"))?;
             (StatusCode::OK, "text/event-stream", body, None)
         }
+        Answer::Other(response) => return Ok(response.map(AnswerBody::whole)),
     };
     let mut answered = Response::new(body);
     *answered.status_mut() = status;

@@ -10,12 +10,10 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use crate::api::{StreamStart, event_id};
-use crate::auth::Principal;
-use crate::state::Event;
+use super::app::Feed;
 
 /// A comment line keeps proxies from closing a quiet stream, and finds out that the reader is gone.
-const PING: Duration = Duration::from_secs(15);
+pub const PING: Duration = Duration::from_secs(15);
 
 /// Events under way to one reader; one that falls further behind waits, and past the kept window gets a `reset`.
 const IN_FLIGHT: usize = 16;
@@ -63,68 +61,18 @@ impl Body for AnswerBody {
     }
 }
 
-/// Starts a task that feeds a stream of events until the reader leaves, loses its credential, or we stop. `None` when
-/// too many streams are open.
-pub fn events(shared: &Arc<Shared>, start: StreamStart, principal: Principal) -> Option<AnswerBody> {
+/// Starts a task that feeds a stream of events until the reader leaves, the feed ends, or we stop. `None` when too many
+/// streams are open.
+pub fn events(shared: &Arc<Shared>, feed: Feed) -> Option<AnswerBody> {
     let permit = shared.streams.clone().try_acquire_owned().ok()?;
     let (pieces, receiver) = mpsc::channel(IN_FLIGHT);
-    let shared = shared.clone();
+    let stop = shared.stop.clone();
     tokio::spawn(async move {
         let _permit = permit;
         tokio::select! {
-            () = shared.stop.cancelled() => {}
-            () = feed(&shared, start, &principal, &pieces) => {}
+            () = stop.cancelled() => {}
+            () = (feed.0)(pieces) => {}
         }
     });
     Some(AnswerBody::Pieces(receiver))
-}
-
-async fn feed(shared: &Shared, start: StreamStart, principal: &Principal, pieces: &mpsc::Sender<Bytes>) {
-    let state = &shared.context.state;
-    let mut news = state.watch();
-    let mut credentials = shared.auth.watch();
-    let mut after = start.after;
-    let mut reset = start.reset;
-    loop {
-        if !shared.auth.still_valid(principal) {
-            return;
-        }
-        news.mark_unchanged();
-        let due = if let Some(why) = reset.take() {
-            Some(reset_text(state, after, why))
-        } else if let Some(events) = state.events_after(after) {
-            after = events.last().map_or(after, |e| e.seq);
-            (!events.is_empty()).then(|| events.iter().map(|e| event_text(state.boot(), e)).collect())
-        } else {
-            after = state.last_seq();
-            reset = Some("gap");
-            continue;
-        };
-        if let Some(text) = due {
-            if pieces.send(Bytes::from(text)).await.is_err() {
-                return;
-            }
-            continue;
-        }
-        tokio::select! {
-            () = pieces.closed() => return,
-            changed = news.changed() => if changed.is_err() { return },
-            _ = credentials.changed() => {}
-            () = tokio::time::sleep(PING) => {
-                if pieces.send(Bytes::from_static(b": ping\n\n")).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-fn event_text(boot: &str, event: &Event) -> String {
-    format!("id: {}\nevent: {}\ndata: {}\n\n", event_id(boot, event), event.name, event.data)
-}
-
-/// Tells the reader to read the state anew; what happens after that state follows.
-fn reset_text(state: &crate::state::State, after: u64, why: &str) -> String {
-    let data = serde_json::json!({ "reason": why, "generation": state.now().generation });
-    format!("retry: 2000\nid: {}.{after}\nevent: reset\ndata: {data}\n\n", state.boot())
 }

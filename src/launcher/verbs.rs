@@ -172,6 +172,9 @@ pub struct Status {
     /// The version found in its package; absent where none was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The version before, where this start changed it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous_version: Option<String>,
     /// What seeding did that somebody should know.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
@@ -208,6 +211,9 @@ pub struct Seeded {
     pub generation: u64,
     /// The gateway's version, where it was found.
     pub version: Option<String>,
+    /// The version before, where it is another one now.
+    #[serde(default)]
+    pub previous_version: Option<String>,
     /// What somebody should know.
     pub notes: Vec<String>,
     /// What it applied, for the launcher to keep.

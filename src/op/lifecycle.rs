@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::desired::Desired;
+use super::findings;
 use super::secrets::Secrets;
 use super::{Caller, Refused, recorded};
 use crate::audit::Audit;
@@ -19,7 +20,7 @@ use crate::gateway::{Gateway, Method};
 use crate::launcher::handle::{Handle, News};
 use crate::launcher::machine::{Health, State as Launched, Then};
 use crate::launcher::verbs::{Ran, Status, Tool, Verb};
-use crate::state::{Phase, Severity, Snapshot, State};
+use crate::state::{Phase, Snapshot, State};
 
 /// A tool of the gateway may take so long on a slow machine; the launcher ends it a little earlier.
 const TOOL: Duration = Duration::from_secs(185);
@@ -203,25 +204,11 @@ impl Lifecycle {
             exit.last_lines.iter_mut().for_each(|line| *line = self.secrets.redact(line));
             status.reason = self.secrets.redact(&status.reason);
         }
-        let notes = (!status.notes.is_empty())
-            .then(|| (status.notes.join("; "), "Look at what was set aside, and correct its cause.".to_owned()));
-        let gone = crate::files::exists(&self.decommissioned).then(|| {
-            let remedy = "Give the next tenant another volume.".to_owned();
-            ("this tenant was decommissioned: its state was wiped, and the gateway stays stopped".to_owned(), remedy)
-        });
-        let stuck =
-            |state: Launched, remedy: &str| (status.state == state).then(|| (status.reason.clone(), remedy.to_owned()));
-        let looping = stuck(
-            Launched::CrashLoop,
-            "See supervisor.last_exit for its last lines; correct the cause, then start it.",
-        );
-        let invalid =
-            stuck(Launched::ConfigInvalid, "Correct openclaw.json or the desired state, then start the gateway.");
+        let found = findings::supervision(&status, crate::files::exists(&self.decommissioned));
         self.state.publish(|draft| {
-            draft.snapshot.set_finding("decommissioned", Severity::Warning, gone);
-            draft.snapshot.set_finding("gateway_crash_loop", Severity::Error, looping);
-            draft.snapshot.set_finding("gateway_config_invalid", Severity::Error, invalid);
-            draft.snapshot.set_finding("seed_notes", Severity::Warning, notes);
+            for (code, found) in found {
+                draft.snapshot.set_finding(code, found);
+            }
             if draft.snapshot.supervisor.as_deref() != Some(&status) {
                 draft.snapshot.supervised(status);
             }

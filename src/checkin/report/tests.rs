@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checkin::wire::{AuditEvent, AuditHead};
-use crate::state::{Approved, DesiredState, Pairing, State};
+use crate::state::{Approved, Code, DesiredState, Pairing, State};
 
 const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
@@ -32,8 +32,15 @@ fn request(n: usize, text: &str) -> Pending {
     }
 }
 
-fn finding(code: &'static str, severity: Severity, text: &str) -> Finding {
-    Finding { code, severity, since: UnixMs(NOW.0 - 60_000), summary: text.to_owned(), remedy: text.to_owned() }
+fn finding(code: Code, severity: Severity, text: &str) -> Finding {
+    Finding {
+        code,
+        severity,
+        since: UnixMs(NOW.0 - 60_000),
+        summary: text.to_owned(),
+        evidence: vec![text.to_owned(); 6],
+        remedy: text.to_owned(),
+    }
 }
 
 /// Everything as large as it gets, made of one text.
@@ -42,8 +49,8 @@ fn full(text: &str) -> Snapshot {
     snapshot.phase_reason = text.to_owned();
     let pending = (0..256).map(|n| request(n, text)).collect();
     snapshot.pairing = Arc::new(Pairing { pending, ..Pairing::default() });
-    snapshot.findings = (0..40).map(|_| finding("gateway_crash_loop", Severity::Warning, text)).collect();
-    snapshot.findings.push(finding("gateway_config_invalid", Severity::Error, text));
+    snapshot.findings = (0..40).map(|_| finding(Code::GatewayCrashLoop, Severity::Warning, text)).collect();
+    snapshot.findings.push(finding(Code::GatewayConfigInvalid, Severity::Error, text));
     snapshot.desired = DesiredState { generation: 7, status: Some(Outcome::Failed), error: Some(text.to_owned()) };
     snapshot
 }
@@ -102,7 +109,7 @@ fn the_least_needed_goes_first() {
 fn a_usual_state_is_sent_whole_with_ages() {
     let mut snapshot = snapshot();
     snapshot.pairing = Arc::new(Pairing { pending: vec![request(1, "x")], ..Pairing::default() });
-    snapshot.findings = vec![finding("disk_low", Severity::Warning, "x")];
+    snapshot.findings = vec![finding(Code::DiskLow, Severity::Warning, "x")];
     let mut message = message(&snapshot, 2, "x");
     let before = message.clone();
     encode(&mut message);
@@ -123,7 +130,7 @@ fn what_is_worth_a_message_and_what_is_not() {
     assert_eq!(reasons(|s| s.phase = Phase::Ready), ["phase"]);
     assert_eq!(reasons(|s| s.phase_reason = "another".into()), ["phase"]);
     assert_eq!(reasons(|s| s.desired.generation = 3), ["desired"]);
-    assert_eq!(reasons(|s| s.findings = vec![finding("disk_low", Severity::Error, "x")]), ["findings"]);
+    assert_eq!(reasons(|s| s.findings = vec![finding(Code::DiskLow, Severity::Error, "x")]), ["findings"]);
     let pairing = |pending, approved| Arc::new(Pairing { pending, approved, last_out_of_band: None });
     assert_eq!(
         reasons(|s| s.pairing = Arc::new(Pairing { pending: vec![request(1, "x")], ..Pairing::default() })),

@@ -1,7 +1,8 @@
 //! Bodies: what is wrong is said with the field, and what follows a body is never taken for a request by mistake.
 
-use openclaw_sidecar::api::routes::{MAX_BODY, ROUTES};
+use openclaw_sidecar::api::routes::ROUTES;
 use openclaw_sidecar::auth::Tier;
+use openclaw_sidecar::http::MAX_BODY;
 
 use super::super::auth_matrix::scene::{LIMIT, Scene};
 use super::super::auth_matrix::wire::{Wire, answers};
