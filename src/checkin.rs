@@ -32,7 +32,7 @@ use crate::clock::{RegistryClock, UnixMs};
 use crate::config::{Config, Env};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
-use crate::state::{Code, Snapshot, State};
+use crate::state::{Code, State};
 use destination::{Destination, Names, SystemNames};
 use memory::Memory;
 use report::{Surroundings, Watched};
@@ -112,7 +112,6 @@ struct Shared {
 /// What waits to be told.
 #[derive(Debug)]
 struct Inbox {
-    snapshot: Arc<Snapshot>,
     watched: Watched,
     reasons: BTreeSet<&'static str>,
     news: bool,
@@ -127,35 +126,32 @@ struct Inbox {
 }
 
 /// What check-ins are made of, besides the configuration.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sources<'a> {
     /// Our environment, for the platform.
     pub env: &'a Env,
     /// The published snapshot.
-    pub state: State,
+    pub state: &'a State,
     /// The gateway, for its numbers.
-    pub gateway: Gateway,
+    pub gateway: &'a Gateway,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub metrics: &'a Arc<Metrics>,
     /// SHA-256 of the certificate that is served.
-    pub certificate: Arc<Mutex<Option<String>>>,
-    /// A launcher is there.
-    pub launched: bool,
+    pub certificate: &'a Arc<Mutex<Option<String>>>,
     /// Learns what time it is at the registry.
-    pub registry_clock: RegistryClock,
+    pub registry_clock: &'a RegistryClock,
 }
 
 impl CheckIns {
     /// Starts the thread, if a registry is configured. The first message says `boot`.
-    pub fn start(config: &Config, sources: Sources<'_>) -> Self {
+    pub fn start(config: &Config, sources: Sources<'_>, launched: bool) -> Self {
         if config.registry.url.is_none() {
             return Self::default();
         }
         let memory = Memory::raise(&config.state_dir);
-        let snapshot = sources.state.now();
+        let certificate = sources.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let inbox = Inbox {
-            watched: Watched::of(&snapshot, None),
-            snapshot,
+            watched: Watched::of(&sources.state.now(), certificate.as_deref()),
             reasons: BTreeSet::from(["boot"]),
             news: true,
             resumed: false,
@@ -167,16 +163,16 @@ impl CheckIns {
         };
         let shared = Arc::new(Shared {
             config: config.clone(),
-            state: sources.state,
-            gateway: sources.gateway,
-            metrics: sources.metrics,
-            certificate: sources.certificate,
+            state: sources.state.clone(),
+            gateway: sources.gateway.clone(),
+            metrics: sources.metrics.clone(),
+            certificate: sources.certificate.clone(),
             platform: report::platform(sources.env),
-            launched: sources.launched,
+            launched,
             volume: config.state_dir.clone(),
             started: Instant::now(),
             names: Arc::new(SystemNames::default()),
-            registry_clock: sources.registry_clock,
+            registry_clock: sources.registry_clock.clone(),
             inbox: Mutex::new(inbox),
             wake: Condvar::new(),
             status: Mutex::new((Status { configured: true, ..Status::default() }, None)),
@@ -237,7 +233,6 @@ impl CheckIns {
             if std::mem::replace(&mut inbox.silent, true) {
                 return;
             }
-            inbox.snapshot = shared.state.now();
             let bye = Bye { intent, reason: report::cut(reason, 128) };
             inbox.reasons.insert("bye");
             report::encode(&mut shared.message(&mut inbox, Some(bye), None))
@@ -281,13 +276,11 @@ impl Shared {
         self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the newest snapshot over, and wakes the thread if it is worth a message.
+    /// Wakes the thread if what is true now is worth a message.
     fn look(&self) {
-        let (snapshot, certificate) = (self.state.now(), self.certificate());
-        let watched = Watched::of(&snapshot, certificate.as_deref());
+        let watched = Watched::of(&self.state.now(), self.certificate().as_deref());
         let mut inbox = self.locked();
         let reasons: Vec<_> = watched.since(&inbox.watched).collect();
-        inbox.snapshot = snapshot;
         inbox.watched = watched;
         if !reasons.is_empty() {
             inbox.tell(reasons, &self.wake);
@@ -332,7 +325,7 @@ impl Shared {
             reason,
             bye,
             next_s,
-            state: report::report(&inbox.snapshot, &around, UnixMs::now()),
+            state: report::report(&self.state.now(), &around, UnixMs::now()),
             audit: inbox.spool.head().cloned(),
             events: inbox.spool.oldest(),
             dropped: inbox.spool.dropped(),
@@ -361,5 +354,39 @@ impl Inbox {
         self.reasons.extend(reasons);
         self.news = true;
         wake.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults_of(text: &str) -> String {
+        match Config::parse(text, &Env::new()) {
+            Ok(config) => faults(&config).iter().map(|(key, why)| format!("{key}: {why}\n")).collect(),
+            Err(faults) => faults.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_said_with_its_key_and_remedy() {
+        let good = "[registry]\nurl = \"https://r.example\"\ntenant = \"t\"\n[machine]\nsecret_file = \"/s\"\n";
+        assert_eq!(faults_of(good), "");
+        assert_eq!(faults_of(&good.replace("[machine]\nsecret_file", "credential_file")), "");
+        for (from, to, said) in [
+            ("tenant = \"t\"", "", "registry.tenant: is needed"),
+            ("\"t\"", "\"a b\"", "registry.tenant: must be 1 to 64"),
+            ("[machine]\nsecret_file = \"/s\"", "", "registry.url: there is no credential"),
+            ("https", "http", "registry.url: must begin with https"),
+            ("r.example", "10.0.0.1", "set registry.allow_private"),
+            ("[machine]\nsecret_file", "credential", "registry.credential: must be 16 to 512"),
+            ("[machine]", "mode = \"sometimes\"\n[machine]", "registry.mode: must be interval or quiet"),
+            ("[machine]", "pin_sha256 = \"abc\"\n[machine]", "registry.pin_sha256: must be 64"),
+            ("[machine]", "allow_private = \"yes\"\n[machine]", "registry.allow_private: must be true or false"),
+            ("[machine]", "ca_file = \"ca.pem\"\n[machine]", "registry.ca_file: must be an absolute path"),
+        ] {
+            let text = good.replace(from, to);
+            assert!(faults_of(&text).contains(said), "{text}: {}", faults_of(&text));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -95,8 +95,8 @@ pub fn limits(config: &Config, launched: bool) -> harden::Limits {
     limits
 }
 
-/// Runs the daemon until `stop` resolves to its reason, then stops in order: no new connections, requests under way finish, the
-/// gateway's session closes, the audit is durable.
+/// Runs the daemon until `stop` resolves to its reason, then stops in order: goodbye is said, no new connections,
+/// requests under way finish, the gateway's session closes, the audit is durable.
 ///
 /// # Errors
 /// It could not start.
@@ -127,29 +127,21 @@ pub async fn run(
     let served = if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() };
     let sources = checkin::Sources {
         env: &env,
-        state: state.clone(),
-        gateway: gateway.clone(),
-        metrics: metrics.clone(),
-        certificate: served.clone(),
-        launched: handle.is_some(),
-        registry_clock: registry_clock.clone(),
+        state: &state,
+        gateway: &gateway,
+        metrics: &metrics,
+        certificate: &served,
+        registry_clock: &registry_clock,
     };
-    let checkins = CheckIns::start(&config, sources);
+    let checkins = CheckIns::start(&config, sources, handle.is_some());
     let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets, &checkins));
     let launch = launch.transpose().map_err(Failure::Config)?;
     let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
     let pairings = Arc::new(pairings.await.map_err(unusable)?);
 
     let listeners = bind(&config, &state)?;
-    let about = About {
-        started: Instant::now(),
-        listeners: listeners.iter().map(Bound::describe).collect(),
-        hardening,
-        certificate_sha256: served,
-    };
-    announce(&about);
+    let about = announce(&listeners, hardening, served);
     let watch = diagnosis::watch(&config, &env, launch.as_ref(), &state, &gateway, certificate.clone(), registry_clock);
-    let stopping = CancellationToken::new();
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
         launch,
@@ -159,24 +151,11 @@ pub async fn run(
         audit: audit.clone(),
         auth: auth.clone(),
         checkins: checkins.clone(),
-        metrics: metrics.clone(),
+        metrics,
         about,
-        stopping: stopping.clone(),
+        stopping: CancellationToken::new(),
     };
-    let shared = Arc::new(Shared {
-        app: Arc::new(Control(Arc::new(context))),
-        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
-        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
-        local_root_only: following.is_some() && one_user_with_the_launcher(),
-        host_names: host_names(&config, &certificate),
-        tasks: TaskTracker::new(),
-        stop: stopping.clone(),
-    });
-    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    for bound in listeners {
-        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
-    }
+    let shared = serve(context, listeners, &config, &certificate)?;
     // What calls under way still need ends after them.
     let (core, last) = (TaskTracker::new(), CancellationToken::new());
     core.spawn(connection.run(last.clone()));
@@ -201,20 +180,42 @@ pub async fn run(
         () = launcher_gone => None,
         why = stop => Some(why),
     };
-    let Some(why) = planned else {
-        // Nobody meant this: the registry is to see that the machine went silent.
-        tracing::warn!("the launcher is gone");
-        stop_in_order(&shared, &core, &last).await;
-        return Ok(());
-    };
-    let bye = async {
-        match &farewell {
-            Some(lifecycle) => lifecycle.say_last_goodbye().await,
-            None => checkins.bye(Intent::Stop, why, BYE).await,
-        }
-    };
-    tokio::join!(bye, stop_in_order(&shared, &core, &last));
+    tokio::join!(say_goodbye(planned, farewell, &checkins), stop_in_order(&shared, &core, &last));
     Ok(())
+}
+
+/// Begins to answer calls.
+fn serve(
+    context: Context,
+    listeners: Vec<Bound>,
+    config: &Config,
+    certificate: &Arc<Certificate>,
+) -> Result<Arc<Shared>, Failure> {
+    let metrics = &context.metrics;
+    let shared = Arc::new(Shared {
+        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
+        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
+        local_root_only: context.launch.is_some() && one_user_with_the_launcher(),
+        host_names: host_names(config, certificate),
+        tasks: TaskTracker::new(),
+        stop: context.stopping.clone(),
+        app: Arc::new(Control(Arc::new(context))),
+    });
+    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    for bound in listeners {
+        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
+    }
+    Ok(shared)
+}
+
+async fn say_goodbye(planned: Option<&str>, launched: Option<Lifecycle>, checkins: &CheckIns) {
+    match (planned, launched) {
+        // Nobody meant this: the registry is to see that the machine went silent.
+        (None, _) => tracing::warn!("the launcher is gone"),
+        (Some(_), Some(lifecycle)) => lifecycle.say_last_goodbye().await,
+        (Some(why), None) => checkins.bye(Intent::Stop, why, BYE).await,
+    }
 }
 
 /// A damaged file stays damaged; a failing disk may recover.
@@ -315,7 +316,10 @@ fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
     Ok(bound)
 }
 
-fn announce(about: &About) {
+/// Says where it listens, and with which certificate.
+fn announce(listeners: &[Bound], hardening: harden::Report, certificate: Arc<Mutex<Option<String>>>) -> About {
+    let listeners = listeners.iter().map(Bound::describe).collect();
+    let about = About { started: Instant::now(), listeners, hardening, certificate_sha256: certificate };
     for (listener, address) in &about.listeners {
         let fingerprint = about.certificate_sha256.lock().map(|f| f.clone()).unwrap_or_default();
         if let Some(certificate_sha256) = fingerprint.filter(|_| *listener == "tls") {
@@ -324,6 +328,7 @@ fn announce(about: &About) {
             tracing::info!(listener, address, "listening");
         }
     }
+    about
 }
 
 fn host_names(config: &Config, certificate: &Certificate) -> HashSet<String> {

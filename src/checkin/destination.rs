@@ -254,7 +254,9 @@ impl Resolver for Resolve {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let addresses = self.destination.addresses(&*self.names).map_err(|why| ureq::Error::Other(why.into()))?;
         let mut resolved = self.empty();
-        addresses.into_iter().for_each(|address| resolved.push(address));
+        for address in addresses {
+            resolved.push(address);
+        }
         Ok(resolved)
     }
 }

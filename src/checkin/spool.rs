@@ -49,7 +49,9 @@ impl Spool {
         self.last = if sent > head.seq { 0 } else { sent };
         let after: Vec<_> = newest.iter().filter(|record| record.n > self.last).collect();
         self.dropped += after.first().map_or(0, |first| first.n - self.last - 1);
-        after.into_iter().for_each(|record| self.push(record));
+        for record in after {
+            self.push(record);
+        }
     }
 
     /// Records were lost on their way here.
@@ -62,12 +64,13 @@ impl Spool {
         self.waiting.iter().take(MAX_EVENTS).cloned().collect()
     }
 
-    /// The registry has all up to `n`; tells whether more wait.
+    /// The registry has all up to `n`; tells whether that is news.
     pub fn acknowledged(&mut self, n: u64) -> bool {
+        let before = self.waiting.len();
         while self.waiting.front().is_some_and(|event| event.seq <= n) {
             self.waiting.pop_front().iter().for_each(|gone| self.bytes -= size(gone));
         }
-        !self.waiting.is_empty()
+        self.waiting.len() < before
     }
 
     /// The registry was told that so many were given up.
@@ -133,11 +136,13 @@ mod tests {
     #[test]
     fn the_oldest_give_way_and_are_counted() {
         let mut spool = Spool::default();
-        records(1..=700).iter().for_each(|r| spool.push(r));
+        for record in &records(1..=700) {
+            spool.push(record);
+        }
         assert_eq!((spool.len(), spool.dropped(), spool.oldest()[0].seq), (500, 200, 201));
         assert_eq!(spool.head().unwrap().seq, 700);
         spool.told(200);
-        assert!(spool.acknowledged(699) && !spool.acknowledged(u64::MAX));
+        assert!(spool.acknowledged(699) && !spool.acknowledged(7) && spool.acknowledged(u64::MAX));
         assert_eq!((spool.len(), spool.dropped(), spool.bytes), (0, 0, 0));
     }
 
@@ -154,7 +159,9 @@ mod tests {
         spool.begin(7, &head(10), &records(1..=10));
         assert_eq!((spool.len(), spool.oldest()[0].seq, spool.dropped()), (3, 8, 0));
         // The newest were read before they were told of.
-        records(9..=11).iter().for_each(|r| spool.push(r));
+        for record in &records(9..=11) {
+            spool.push(record);
+        }
         assert_eq!((spool.len(), spool.head().unwrap().seq), (4, 11));
 
         let mut spool = Spool::default();

@@ -64,7 +64,7 @@ impl Worker<'_> {
             let wake = &self.shared.wake;
             inbox = match due {
                 Some(at) if at <= now => break,
-                Some(at) => wake.wait_timeout(inbox, at - now).unwrap_or_else(PoisonError::into_inner).0,
+                Some(at) => wake.wait_timeout(inbox, at.saturating_sub(now)).unwrap_or_else(PoisonError::into_inner).0,
                 None => wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
             };
         }
@@ -117,15 +117,16 @@ impl Worker<'_> {
         let mut inbox = self.shared.locked();
         inbox.spool.told(sent.dropped);
         // What we did not send cannot be acknowledged.
-        let Some(kept) = sent.last_event.map(|last| last.min(answer.ack.events)) else { return };
-        if inbox.spool.acknowledged(kept) && kept > 0 {
+        let kept = sent.last_event.map_or(0, |last| last.min(answer.ack.events));
+        if !inbox.spool.acknowledged(kept) {
+            return;
+        }
+        if !inbox.spool.is_empty() {
             inbox.reasons.insert("audit");
             inbox.news = true;
         }
         drop(inbox);
-        if kept > 0 {
-            self.memory.set_audit_sent(kept);
-        }
+        self.memory.set_audit_sent(kept);
     }
 
     fn not_taken(&mut self, sent: Sent, failure: &Failure) {

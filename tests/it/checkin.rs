@@ -1,5 +1,7 @@
 //! Check-ins, against a registry that does what the test tells it.
 
+mod hostile;
+mod launched;
 mod real;
 mod reports;
 

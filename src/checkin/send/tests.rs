@@ -7,8 +7,13 @@ fn an_answer_is_scheduling_and_nothing_else() {
     let good = r#"{"ack":{"boot_id":"b","seq":3,"events":7},"next_s":99999,"command":"reboot","ack2":[1,{"a":null}]}"#;
     let answer = parse(good.as_bytes()).unwrap();
     assert_eq!((answer.ack.seq, answer.ack.events, answer.next_s), (3, 7, 99_999));
-    let deep =
-        format!(r#"{{"ack":{{"boot_id":"b","seq":3}},"next_s":1,"x":{}1{}}}"#, "[".repeat(1500), "]".repeat(1500));
+    // What is passed over may be as deep as it likes: nothing descends into it.
+    let deep = |field: &str| {
+        let (open, close) = ("[".repeat(1900), "]".repeat(1900));
+        format!(r#"{{"ack":{{"boot_id":"b","seq":3}},{field}:{open}{close}}}"#)
+    };
+    assert!(parse(deep(r#""next_s":1,"x""#).as_bytes()).is_ok());
+    let deep = deep(r#""next_s""#);
     let long = format!(r#"{{"ack":{{"boot_id":"b","seq":3}},"next_s":1}}{}"#, " ".repeat(MAX_ANSWER));
     let bad = [
         "",
