@@ -23,6 +23,8 @@ mod it {
     mod churn;
     mod cli;
     pub mod compat;
+    #[cfg(feature = "registry")]
+    mod console;
     mod durability;
     mod events;
     mod fake_is_true;

@@ -146,6 +146,26 @@ impl Page<'_> {
         fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Shows the page on a screen of this size, by day or by night.
+    pub async fn screen(&mut self, width: u64, height: u64, dark: bool) -> anyhow::Result<()> {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", metrics).await?;
+        let scheme = if dark { "dark" } else { "light" };
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.call("Emulation.setEmulatedMedia", json!({ "features": features })).await.map(drop)
+    }
+
+    /// Presses and releases a key.
+    pub async fn press(&mut self, key: &str) -> anyhow::Result<()> {
+        let text = if key == "Enter" { "\r" } else { key };
+        let mut event = json!({ "type": "keyDown", "key": key, "text": text });
+        if key == "Enter" {
+            event["windowsVirtualKeyCode"] = json!(13);
+        }
+        self.call("Input.dispatchKeyEvent", event).await?;
+        self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key })).await.map(drop)
+    }
+
     async fn call(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
         self.browser.cdp.call(Some(&self.session), method, params).await
     }

@@ -45,7 +45,8 @@ fn group(title: &str, fresh: Markup, rows: Markup) -> Markup {
     }
 }
 
-fn text(name: &str, value: &str) -> Markup {
+/// One fact that somebody else chose; nothing where it is empty.
+pub(super) fn text(name: &str, value: &str) -> Markup {
     html! { @if !value.is_empty() { (row(name, html! { span.clamp { (foreign(value)) } })) } }
 }
 

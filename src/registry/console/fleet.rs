@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::icon::{self, Look};
 use super::shell::Shell;
-use super::text::{Counts, absolute, encoded, foreign, plain, time};
+use super::text::{Counts, encoded, foreign, plain, time};
 use crate::clock::UnixMs;
 use crate::registry::status::{Confidence, Facet, span};
 use crate::registry::store::{Blind, Filter};
@@ -82,8 +82,7 @@ fn blind_banner(blind: &Blind, now: UnixMs) -> Markup {
             (icon::status(Status::Unknown).icon())
             span {
                 strong { "The registry was blind for " (span(blind.from.seconds_until(blind.to))) }
-                ", until " (time(blind.to, now, Counts::Ago)) " (" (absolute(blind.from)) " to " (absolute(blind.to))
-                "). Nobody is called unreachable for that time, so a machine that is gone may show late."
+                ", until " (time(blind.to, now, Counts::Ago)) ". Its silence is nobody's: a machine that is gone may show late."
             }
         }
     }
@@ -205,8 +204,8 @@ fn row(line: &TenantLine, now: UnixMs) -> Markup {
             td role="cell" { (waits(line, now)) }
             td role="cell" { (findings(line)) }
             td.version role="cell" {
-                div { (foreign(&line.gateway_version)) }
-                div.muted {
+                div.clamp { (foreign(&line.gateway_version)) }
+                div.muted.clamp {
                     @if !line.sidecar_version.is_empty() { "sidecar " (foreign(&line.sidecar_version)) }
                     @if !line.region.is_empty() { " · " (foreign(&line.region)) }
                 }

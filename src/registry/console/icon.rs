@@ -93,9 +93,9 @@ pub(super) fn severity(name: &str) -> Look {
 
 pub(super) fn confidence(confidence: Confidence) -> &'static str {
     match confidence {
-        Confidence::High => "sure",
-        Confidence::Medium => "fairly sure",
-        Confidence::Low => "only a guess",
+        Confidence::High => "confidence high",
+        Confidence::Medium => "confidence medium",
+        Confidence::Low => "confidence low",
     }
 }
 

@@ -58,7 +58,7 @@ fn headline(view: &TenantView) -> Markup {
     let look = icon::status(line.status);
     html! {
         section.headline.(look.tone) {
-            p.crumb { a href="/" { "Fleet" } " / " }
+            p.crumb { a href="/" { "Fleet" } }
             h1 { (foreign(&line.id)) @if !line.label.is_empty() { span.label { (foreign(&line.label)) } } }
             p.verdict { (look.icon()) strong { (look.word) } " " span.reason { (foreign(&line.reason)) } }
             p.muted {
@@ -128,9 +128,14 @@ fn advice(look: Look, id: &str, advice: Advice) -> Markup {
     html! {
         li.item.(look.tone) id={ "advice-" (id) "-" (look.word.replace(' ', "-")) } data-row tabindex="-1" {
             h3 { (look.icon()) (advice.title) }
-            @if !advice.steps.is_empty() { ol.steps { @for step in advice.steps { li { (step) } } } }
+            @if !advice.steps.is_empty() { ol.steps { @for step in advice.steps { li { (with_code(step)) } } } }
         }
     }
+}
+
+/// Our own words, in which backquotes stand around names.
+fn with_code(text: &str) -> Markup {
+    html! { @for (n, part) in text.split('`').enumerate() { @if n % 2 == 1 { code { (part) } } @else { (part) } } }
 }
 
 fn finding_item(finding: &Finding, n: usize, now: UnixMs) -> Markup {
@@ -185,7 +190,7 @@ fn pairing(view: &TenantView, report: &Report) -> Markup {
     html! {
         section #pairing aria-labelledby="pairing-title" {
             h2 #pairing-title { "Waiting for approval" span.count { (pairing.pending_count) } span.fresh { (freshness(view)) } }
-            p.muted { "Ask the user whether it is them. Approve or reject in the control plane, by the request id: this page cannot." }
+            p.muted { "Approve or reject in the control plane, by the request id: this page cannot." }
             ul.items { @for pending in &pairing.pending { (request(pending, view.at)) } }
             @if unnamed > 0 { p.muted { (unnamed) " more wait that are not named here." } }
         }
@@ -206,9 +211,11 @@ fn request(pending: &Pending, now: UnixMs) -> Markup {
             }
             p.id { (copied(&pending.request_id, "the request id")) }
             dl.facts {
-                (facts::row("Asks as", html! { (foreign(&pending.kind)) ", role " strong { (foreign(&pending.role)) } }))
+                (facts::text("Role", &pending.role))
                 (facts::row("Scopes", scopes(&pending.scopes)))
-                (facts::row("Program", html! { (foreign(&pending.client)) " on " (foreign(&pending.platform)) }))
+                (facts::text("Kind", &pending.kind))
+                (facts::text("Program", &pending.client))
+                (facts::text("Platform", &pending.platform))
                 @if !pending.device_id.is_empty() { (facts::row("Device", html! { code { (foreign(&pending.device_id)) } })) }
                 (facts::row("Waits", html! {
                     "for " (time(since, now, Counts::For))
@@ -220,11 +227,14 @@ fn request(pending: &Pending, now: UnixMs) -> Markup {
     }
 }
 
+/// The strongest first: however many a visitor names, they hide none that matters.
 fn scopes(scopes: &[String]) -> Markup {
+    let mut scopes: Vec<&String> = scopes.iter().collect();
+    scopes.sort_by_key(|scope| !scope.contains("admin"));
     html! {
         @if scopes.is_empty() { span.muted { "none named" } }
         @for scope in scopes.iter().take(SCOPES) { code.admin[scope.contains("admin")] { (foreign(scope)) } " " }
-        @if scopes.len() > SCOPES { span.muted { "+" (scopes.len() - SCOPES) } }
+        @if scopes.len() > SCOPES { strong { "+" (scopes.len() - SCOPES) } }
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn absolute(at: UnixMs) -> String {
 pub(super) fn copied(value: &str, what: &str) -> Markup {
     html! {
         code.value { (foreign(value)) }
-        button.copy type="button" data-copy=(value) aria-label={ "Copy " (what) } { "Copy" }
+        button.copy type="button" data-copy=(plain(value)) aria-label={ "Copy " (what) } { "Copy" }
     }
 }
 
