@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 use crate::auth::{Auth, Principal, Tier};
+use crate::checkin::CheckIns;
 use crate::gateway::Gateway;
 use crate::harden;
 use crate::http::app::{App, Found, Matched};
@@ -74,6 +75,8 @@ pub struct Context {
     pub audit: Audit,
     /// The credentials, for what is wrong with them.
     pub auth: Auth,
+    /// The check-ins, for how they are going.
+    pub checkins: CheckIns,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// This process.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use crate::clock::UnixMs;
 use crate::files;
@@ -26,12 +26,15 @@ const QUEUE: usize = 256;
 const SOON: Duration = Duration::from_millis(500);
 /// Records that share one fsync.
 const BATCH: usize = 64;
+/// Records kept for a follower that is slow; it learns how many it missed.
+const FOLLOWED: usize = 512;
 
 /// Handle to the audit; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Audit {
     queue: mpsc::SyncSender<Append>,
     dir: PathBuf,
+    told: broadcast::Sender<Record>,
 }
 
 #[derive(Debug)]
@@ -76,8 +79,14 @@ impl Audit {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let writer = Writer::open(dir)?;
         let (queue, appends) = mpsc::sync_channel(QUEUE);
+        let told = writer.told.clone();
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&appends))?;
-        Ok(Self { queue, dir: dir.to_owned() })
+        Ok(Self { queue, dir: dir.to_owned(), told })
+    }
+
+    /// Every record from now on, once it is durable: what was told of never goes away again.
+    pub fn follow(&self) -> broadcast::Receiver<Record> {
+        self.told.subscribe()
     }
 
     /// Appends a record. Returns once it is written; the result then tells when it is durable.
@@ -144,6 +153,9 @@ struct Writer {
     unsynced: Vec<u8>,
     /// What the file holds beyond `synced` is not known: it has to be written anew.
     distrusted: bool,
+    /// Records to tell of once they are durable.
+    untold: Vec<Record>,
+    told: broadcast::Sender<Record>,
 }
 
 impl Writer {
@@ -187,7 +199,9 @@ impl Writer {
 
     fn new(dir: &Path, file: File, length: u64, head: Head) -> Self {
         let dir = dir.to_owned();
-        Self { dir, file, length, head, synced: length, unsynced: Vec::new(), distrusted: false }
+        let told = broadcast::Sender::new(FOLLOWED);
+        let (synced, unsynced, untold) = (length, Vec::new(), Vec::new());
+        Self { dir, file, length, head, synced, unsynced, distrusted: false, untold, told }
     }
 
     fn run(mut self, appends: &mpsc::Receiver<Append>) {
@@ -232,6 +246,10 @@ impl Writer {
         }
         self.length += line.len() as u64;
         self.unsynced.extend_from_slice(line.as_bytes());
+        if self.told.receiver_count() > 0 {
+            let (prev, hash) = (std::mem::take(&mut self.head.hash), head.hash.clone());
+            self.untold.push(Record { n: head.n, entry: entry.clone(), prev, hash });
+        }
         self.head = head;
         Ok(())
     }
@@ -240,6 +258,9 @@ impl Writer {
         let synced = self.make_durable();
         if let Err(e) = &synced {
             tracing::error!(error = %e, "the audit could not be made durable");
+        }
+        if synced.is_ok() {
+            self.untold.drain(..).for_each(|record| drop(self.told.send(record)));
         }
         for durable in waiting {
             let _ = durable.send(synced.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string())));

@@ -73,6 +73,16 @@ impl Principal {
         Self { id: format!("local:{uid}"), tier: Tier::Dangerous, approver: uid == 0, digest: None }
     }
 
+    /// A caller that proved who it is by a credential of this digest.
+    pub fn known(id: String, tier: Tier, digest: [u8; 32]) -> Self {
+        Self { id, tier, approver: false, digest: Some(digest) }
+    }
+
+    /// SHA-256 of its credential; none on the local socket.
+    pub fn digest(&self) -> Option<&[u8; 32]> {
+        self.digest.as_ref()
+    }
+
     /// Whether this caller may use a route of `tier`.
     pub fn may(&self, tier: Tier) -> bool {
         match tier {
@@ -145,6 +155,16 @@ impl Auth {
             }
         }
         found
+    }
+
+    /// Who holds the credential named `id` now.
+    pub fn holder(&self, id: &str) -> Option<Principal> {
+        self.look();
+        let now = UnixMs::now();
+        let entries = self.0.entries.borrow();
+        let entry = entries.iter().find(|entry| entry.id == id && entry.valid_at(now))?;
+        let (tier, approver) = (entry.tier, entry.approver);
+        Some(Principal { id: entry.id.clone(), tier, approver, digest: Some(entry.digest) })
     }
 
     /// Whether a caller that was let in earlier would still be: for streams that last.
@@ -232,6 +252,11 @@ fn stamp(path: &std::path::Path) -> Stamp {
     use std::os::unix::fs::MetadataExt as _;
     let found = std::fs::metadata(path).ok()?;
     Some((found.modified().ok()?, found.ino() ^ found.len().rotate_left(32) ^ u64::from(found.mode())))
+}
+
+/// SHA-256 of the token of exactly one `Authorization: Bearer` header.
+pub fn bearer_digest(headers: &HeaderMap) -> Option<[u8; 32]> {
+    bearer(headers).map(|token| Sha256::digest(token).into())
 }
 
 /// The token of exactly one `Authorization: Bearer` header.

@@ -3,6 +3,7 @@
 //! Tables for people, `--json` for programs, exit codes for both (see `--help`).
 
 mod client;
+mod doctor;
 mod pairing;
 mod show;
 
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::audit::chain;
 use crate::auth::Tier;
 use crate::auth::credentials::{Token, entry_json};
+use crate::checkin::credential::Credential;
 use crate::config::keys;
 use crate::config::{Config, Env};
 use crate::daemon::{self, Failure};
@@ -54,7 +56,7 @@ struct Cli {
 const EXIT_HELP: &str = "Every configuration key can be set as an environment variable OPENCLAW_SIDECAR_*; \
 `config init` lists them.
 
-Exit codes: 0 done (status: ready) | 1 no (status: not ready; refused; not found) | 64 usage | 69 daemon not \
+Exit codes: 0 done (status: ready) | 1 no (status: not ready; doctor: errors; refused; not found) | 64 usage | 69 daemon not \
 reachable | 75 try again later | 78 configuration";
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +82,13 @@ enum Command {
     },
     /// Show what the machine is doing; exit code 0 only while the gateway is ready
     Status(StatusArgs),
+    /// Say what is wrong on this machine and what to do, worst first; exit code 1 if there are errors. (OpenClaw's own
+    /// doctor, which repairs a gateway's files, is `POST /v1/gateway/doctor`)
+    Doctor {
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Start, stop or restart the gateway (launch mode)
     #[command(subcommand)]
     Gateway(GatewayCommand),
@@ -136,6 +145,8 @@ enum TokenCommand {
     },
     /// Print the SHA-256 of a token read from standard input
     Hash,
+    /// Print the SHA-256 of this machine's credential for the registry, for creating its tenant there
+    Registry,
 }
 
 #[derive(Debug, Subcommand)]
@@ -186,8 +197,10 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
         Command::Seed(mission) => seeding(file.as_deref(), env, mission),
         Command::Migrate { .. } => with_config(load(), |config| migrate(&config)),
         Command::Status(args) => with_config(load(), |config| status(&config, &args)),
+        Command::Doctor { json } => doctor::run(file.as_deref(), env, json),
         Command::Gateway(command) => with_config(load(), |config| gateway(&config, command)),
         Command::Pairing(command) => with_config(load(), |config| pairing::run(&config, command)),
+        Command::Token(TokenCommand::Registry) => with_config(load(), |config| registry_credential(&config)),
         Command::Token(command) => token(command),
         Command::Audit(AuditCommand::Verify { dir: Some(dir) }) => verify(&dir),
         Command::Audit(AuditCommand::Verify { dir: None }) => {
@@ -198,7 +211,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
             exit::OK
         }),
         Command::Config(ConfigCommand::Init) => {
-            out(&keys::example());
+            out(&keys::SIDECAR.example());
             exit::OK
         }
     })
@@ -361,14 +374,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, u8> {
 }
 
 /// Resolves at SIGTERM or SIGINT alike: platforms differ in which one they send.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
         }
     })
 }
@@ -448,6 +461,7 @@ fn token(command: TokenCommand) -> u8 {
             }
             exit::OK
         }
+        TokenCommand::Registry => exit::USAGE,
         TokenCommand::Hash => {
             let mut text = String::new();
             let read = std::io::stdin().take(4096).read_to_string(&mut text).map_err(|e| e.to_string());
@@ -461,6 +475,20 @@ fn token(command: TokenCommand) -> u8 {
                     exit::NO
                 }
             }
+        }
+    }
+}
+
+/// Never the credential itself: whoever may run this need not be able to speak for the machine.
+fn registry_credential(config: &Config) -> u8 {
+    match Credential::find(config) {
+        Ok(credential) => {
+            out(&format!("{}\n", credential.sha256()));
+            exit::OK
+        }
+        Err(why) => {
+            err(&why);
+            exit::CONFIG
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::files;
 use crate::secret::Secret;
-use keys::{KEYS, Kind};
+use keys::{Kind, SIDECAR};
 
 /// Where the file is looked for when no `--config` is given. It may be absent: then the environment alone counts.
 pub const DEFAULT_FILE: &str = "/etc/openclaw-sidecar/sidecar.toml";
@@ -49,6 +49,8 @@ pub struct Config {
     pub launch: Launch,
     /// What seals secrets at rest.
     pub machine: Machine,
+    /// Whom the machine's state is told to.
+    pub registry: Registry,
     /// Whether every layer of hardening is a condition of running, not only reported.
     pub hardening_required: bool,
     /// Most connections open at once, over all listeners.
@@ -58,7 +60,7 @@ pub struct Config {
 }
 
 /// How the gateway is launched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// The directory that survives the machine; holds a directory for the gateway and one for the sidecar.
     pub volume: PathBuf,
@@ -76,6 +78,29 @@ pub struct Launch {
     pub desired: Option<String>,
     /// Whether a tenant whose files lie directly in the volume is moved into the layout.
     pub migrate: bool,
+}
+
+/// Whom the machine's state is told to.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    /// `https://...`; `None` turns check-ins off.
+    pub url: Option<String>,
+    /// The tenant's name there.
+    pub tenant: Option<String>,
+    /// The credential, instead of the one derived from the machine's secret.
+    pub credential: Option<Secret>,
+    /// A file that holds it.
+    pub credential_file: Option<PathBuf>,
+    /// What a registry gave at the tenant's creation, to be taken in again by one that lost its database.
+    pub ticket: Option<Secret>,
+    /// The authorities to trust, PEM, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 of the one certificate to trust.
+    pub pin_sha256: Option<[u8; 32]>,
+    /// Whether it may be at an address that is not public.
+    pub allow_private: bool,
+    /// Whether nothing is sent when nothing happens.
+    pub quiet: bool,
 }
 
 /// What seals secrets at rest.
@@ -185,6 +210,7 @@ impl Default for Config {
                 migrate: true,
             },
             machine: Machine::default(),
+            registry: Registry::default(),
             hardening_required: false,
             max_connections: 128,
             log: Log { level: tracing::Level::INFO, json: false },
@@ -255,30 +281,11 @@ impl Config {
 
     /// What could be read, and everything wrong with it.
     fn read(text: &str, env: &Env) -> (Self, Vec<Fault>) {
-        let mut faults = Vec::new();
-        let mut values = BTreeMap::new();
-        match text.parse::<toml::Table>() {
-            Ok(table) => flatten("", table, &mut values),
-            Err(e) => {
-                // Not the error's own text: it quotes the line, which may hold a token.
-                let line = text[..e.span().map_or(0, |s| s.start.min(text.len()))].matches('\n').count() + 1;
-                faults.push(fault("TOML", &format!("line {line}: {}", e.message())));
-            }
-        }
         let mut config = Self::default();
         if env.contains_key("FLY_MACHINE_ID") {
             config.launch.stop_budget = STOP_BUDGET_FLY;
         }
-        for key in KEYS {
-            let from_file = values.remove(key.name).map(|value| as_text(&value, key.kind));
-            let from_env = env.get(&key.env_name()).cloned().map(Ok);
-            let Some(value) = from_env.or(from_file) else { continue };
-            if let Err(what) = value.and_then(|text| (key.apply)(&mut config, text.trim())) {
-                faults.push(fault(key.name, &what));
-            }
-        }
-        faults.extend(values.into_keys().map(|name| unknown_key(&name)));
-        faults.extend(unknown_variables(env));
+        let mut faults = SIDECAR.read(text, env, &mut config);
         faults.extend(config.contradictions());
         (config, faults)
     }
@@ -290,6 +297,12 @@ impl Config {
             self.state_dir = self.launch.volume.join("sidecar");
         }
         self
+    }
+
+    /// Whether anything is set that only a launched gateway needs.
+    pub fn launch_is_set_up(&self) -> bool {
+        let usual = Launch { stop_budget: self.launch.stop_budget, ..Self::default().launch };
+        self.launch != usual
     }
 
     /// Where the state of this machine lies: of a launched gateway's sidecar, if there is one.
@@ -343,6 +356,18 @@ impl Config {
         if self.machine.secret.is_some() && self.machine.secret_file.is_some() {
             faults.push(fault("machine.secret_file", "is set together with machine.secret; keep one of the two"));
         }
+        if self.registry.credential.is_some() && self.registry.credential_file.is_some() {
+            faults.push(fault(
+                "registry.credential_file",
+                "is set together with registry.credential; keep one of the two",
+            ));
+        }
+        if self.registry.url.is_some() && self.registry.tenant.is_none() {
+            faults.push(fault("registry.tenant", "is needed with registry.url; set it to the tenant's name there"));
+        }
+        if self.registry.ca_file.is_some() && self.registry.pin_sha256.is_some() {
+            faults.push(fault("registry.pin_sha256", "is set together with registry.ca_file; keep one of the two"));
+        }
         if self.launch.desired.is_some() && self.launch.desired_file.is_some() {
             faults.push(fault("launch.desired_file", "is set together with launch.desired; keep one of the two"));
         }
@@ -387,32 +412,13 @@ fn as_text(value: &toml::Value, kind: Kind) -> Result<String, String> {
     match (kind, value) {
         (Kind::Text, toml::Value::String(text)) => Ok(text.clone()),
         (Kind::Number, toml::Value::Integer(number)) => Ok(number.to_string()),
+        (Kind::Bool, toml::Value::Boolean(set)) => Ok(set.to_string()),
         (Kind::List, toml::Value::Array(items)) => {
             let texts: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
             texts.map(|t| t.join(",")).ok_or_else(|| "must be a list of texts".to_owned())
         }
         (kind, other) => Err(format!("must be {}, not {}", kind.noun(), other.type_str())),
     }
-}
-
-fn unknown_key(name: &str) -> Fault {
-    fault(name, &format!("is no known key{}", suggestion(name)))
-}
-
-fn suggestion(name: &str) -> String {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    KEYS.iter()
-        .find(|key| key.name.rsplit('.').next() == Some(last))
-        .map_or_else(String::new, |key| format!("; did you mean {}?", key.name))
-}
-
-/// A misspelt variable would be silence where the operator believes something is set: refuse it.
-fn unknown_variables(env: &Env) -> Vec<Fault> {
-    env.keys()
-        .filter(|name| name.starts_with(ENV_PREFIX) && *name != "OPENCLAW_SIDECAR_CONFIG")
-        .filter(|name| !KEYS.iter().any(|key| key.env_name() == **name))
-        .map(|name| fault(name, "is no known variable; `openclaw-sidecar config init` lists them all"))
-        .collect()
 }
 
 /// One fault.
@@ -472,7 +478,11 @@ mod tests {
     #[test]
     fn the_shipped_example_is_what_init_prints_and_parses() {
         let shipped = include_str!("../config/sidecar.toml");
-        assert_eq!(shipped, keys::example(), "write it anew with: openclaw-sidecar config init > config/sidecar.toml");
+        assert_eq!(
+            shipped,
+            SIDECAR.example(),
+            "write it anew with: openclaw-sidecar config init > config/sidecar.toml"
+        );
         Config::parse(shipped, &Env::new()).unwrap();
     }
 }

@@ -1,11 +1,13 @@
 //! The daemon's life: build everything, bind, run until told to stop, stop in order.
 
+mod diagnosis;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -19,6 +21,10 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, About, Context, Control};
 use crate::audit::Audit;
 use crate::auth::Auth;
+use crate::checkin::destination::Destination;
+use crate::checkin::wire::Intent;
+use crate::checkin::{self, BYE, CheckIns};
+use crate::clock::RegistryClock;
 use crate::config::{self, Config, Fault, fault};
 use crate::desired::history::DECOMMISSIONED;
 use crate::files;
@@ -37,7 +43,7 @@ use crate::op::desired::Desired;
 use crate::op::lifecycle::Lifecycle;
 use crate::op::pairing::Pairings;
 use crate::op::secrets::Secrets;
-use crate::state::{Severity, State};
+use crate::state::{Code, Found, State};
 use crate::watch::Watch;
 
 /// Requests under way get so long to finish after the signal.
@@ -64,7 +70,8 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     let auth = Auth::load(&config.auth).err().map(|why| fault("auth", &why));
     let given = config.tls.cert_file.is_some() && config.tls.key_file.is_some();
     let certificate = given.then(|| Certificate::load(&config.tls, &config.state_dir).err()).flatten();
-    auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).collect()
+    let registry = checkin::faults(config).into_iter().map(|(key, why)| fault(key, &why));
+    auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).chain(registry).collect()
 }
 
 /// What the daemon needs of the machine; everything else can be given up.
@@ -73,8 +80,9 @@ pub fn limits(config: &Config, launched: bool) -> harden::Limits {
     limits.write.push(config.state_dir.clone());
     limits.write.extend(config.listen.unix.as_ref().and_then(|path| path.parent()).map(Path::to_owned));
     let given = [&config.auth.credentials_file, &config.tls.cert_file, &config.tls.key_file];
+    let registry = [&config.registry.credential_file, &config.registry.ca_file];
     let more = [&config.gateway.token_file, &config.machine.secret_file, &config.launch.desired_file];
-    for file in given.into_iter().chain(more).flatten() {
+    for file in given.into_iter().chain(more).chain(registry).flatten() {
         limits = limits.with_file(file);
     }
     if let Some(file) = config.gateway.config_path.as_ref().filter(|_| !launched) {
@@ -82,11 +90,13 @@ pub fn limits(config: &Config, launched: bool) -> harden::Limits {
     }
     limits.bind.extend([config.listen.tls, config.listen.edge].into_iter().flatten().map(|address| address.port()));
     limits.connect.push(config.gateway.address.port());
+    let registry = config.registry.url.as_deref().map(|url| Destination::parse(url, config.registry.allow_private));
+    limits.connect.extend(registry.and_then(Result::ok).map(|registry| registry.port()));
     limits
 }
 
-/// Runs the daemon until `stop` resolves, then stops in order: no new connections, requests under way finish, the
-/// gateway's session closes, the audit is durable.
+/// Runs the daemon until `stop` resolves to its reason, then stops in order: goodbye is said, no new connections,
+/// requests under way finish, the gateway's session closes, the audit is durable.
 ///
 /// # Errors
 /// It could not start.
@@ -95,7 +105,7 @@ pub async fn run(
     env: config::Env,
     hardening: harden::Report,
     launcher: Option<UnixStream>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = &'static str>,
 ) -> Result<(), Failure> {
     let auth = Auth::load(&config.auth).map_err(Failure::Config)?;
     files::private_dir(&config.state_dir).map_err(|e| {
@@ -110,69 +120,102 @@ pub async fn run(
     let state = State::new(random_id());
     let launcher = launcher.map(handle::new);
     let handle = launcher.as_ref().map(|(handle, ..)| handle.clone());
-    let (secrets, env) = Secrets::load(&config, env, audit.clone()).map_err(Failure::Config)?;
-    let (connection, gateway, notices) = connection::new(config.gateway.clone(), env, identity, handle.clone());
-    let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets));
+    let registry_clock = RegistryClock::default();
+    let (secrets, given) = Secrets::load(&config, env.clone(), audit.clone()).map_err(Failure::Config)?;
+    let (connection, gateway, notices) = connection::new(config.gateway.clone(), given, identity, handle.clone());
+    let metrics = Arc::new(Metrics::default());
+    let served = if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() };
+    let sources = checkin::Sources {
+        env: &env,
+        state: &state,
+        gateway: &gateway,
+        metrics: &metrics,
+        certificate: &served,
+        registry_clock: &registry_clock,
+    };
+    let checkins = CheckIns::start(&config, sources, handle.is_some());
+    let launch = handle.map(|handle| launch_mode(&config, handle, &gateway, &state, &audit, secrets, &checkins));
     let launch = launch.transpose().map_err(Failure::Config)?;
     let pairings = Pairings::load(gateway.clone(), state.clone(), audit.clone(), in_state("approvals.json"));
     let pairings = Arc::new(pairings.await.map_err(unusable)?);
 
     let listeners = bind(&config, &state)?;
-    let about = About {
-        started: Instant::now(),
-        listeners: listeners.iter().map(Bound::describe).collect(),
-        hardening,
-        certificate_sha256: if config.listen.tls.is_some() { certificate.fingerprint() } else { Arc::default() },
-    };
-    announce(&about);
-    let metrics = Arc::new(Metrics::default());
-    let stopping = CancellationToken::new();
+    let about = announce(&listeners, hardening, served);
+    let watch = diagnosis::watch(&config, &env, launch.as_ref(), &state, &gateway, certificate.clone(), registry_clock);
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
     let context = Context {
         launch,
         state: state.clone(),
         gateway,
         pairings: pairings.clone(),
-        audit,
+        audit: audit.clone(),
         auth: auth.clone(),
-        metrics: metrics.clone(),
+        checkins: checkins.clone(),
+        metrics,
         about,
-        stopping: stopping.clone(),
+        stopping: CancellationToken::new(),
     };
-    let shared = Arc::new(Shared {
-        app: Arc::new(Control(Arc::new(context))),
-        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
-        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
-        local_root_only: following.is_some() && one_user_with_the_launcher(),
-        host_names: host_names(&config, &certificate),
-        tasks: TaskTracker::new(),
-        stop: stopping.clone(),
-    });
-    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    for bound in listeners {
-        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
-    }
+    let shared = serve(context, listeners, &config, &certificate)?;
     // What calls under way still need ends after them.
     let (core, last) = (TaskTracker::new(), CancellationToken::new());
     core.spawn(connection.run(last.clone()));
     core.spawn(pairings.observe(notices, last.clone()));
-    core.spawn(keep_fresh(auth, certificate, state, last.clone()));
+    core.spawn(watch.run(last.clone()));
+    core.spawn(keep_fresh(auth, certificate, state, checkins.clone(), last.clone()));
+    core.spawn(checkins.clone().follow(audit, last.clone()));
+    let mut farewell = None;
     let launcher_gone = match (launcher, following) {
         (Some((_, link, news)), Some((lifecycle, desired))) => {
-            core.spawn(lifecycle.follow(desired, news, last.clone()));
+            core.spawn(lifecycle.clone().follow(desired, news, last.clone()));
+            farewell = Some(lifecycle);
             Either::Left(link.run())
         }
         _ => Either::Right(std::future::pending()),
     };
     core.spawn(watchdog(last.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    tokio::select! {
-        () = stop => {}
-        () = launcher_gone => tracing::warn!("the launcher is gone"),
-    }
-    stop_in_order(&shared, &core, &last).await;
+    let planned = tokio::select! {
+        // What the launcher said last comes before its signal: whether the machine sleeps or stops.
+        biased;
+        () = launcher_gone => None,
+        why = stop => Some(why),
+    };
+    tokio::join!(say_goodbye(planned, farewell, &checkins), stop_in_order(&shared, &core, &last));
     Ok(())
+}
+
+/// Begins to answer calls.
+fn serve(
+    context: Context,
+    listeners: Vec<Bound>,
+    config: &Config,
+    certificate: &Arc<Certificate>,
+) -> Result<Arc<Shared>, Failure> {
+    let metrics = &context.metrics;
+    let shared = Arc::new(Shared {
+        connections: Connections::new(config.max_connections, &metrics.connections, &metrics.evicted),
+        streams: Arc::new(Semaphore::new(config.max_connections / 4)),
+        local_root_only: context.launch.is_some() && one_user_with_the_launcher(),
+        host_names: host_names(config, certificate),
+        tasks: TaskTracker::new(),
+        stop: context.stopping.clone(),
+        app: Arc::new(Control(Arc::new(context))),
+    });
+    let tls = certificate.server_config().map_err(|e| Failure::Unavailable(e.to_string()))?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    for bound in listeners {
+        shared.tasks.spawn(listen::accept(shared.clone(), bound, Some(acceptor.clone())));
+    }
+    Ok(shared)
+}
+
+async fn say_goodbye(planned: Option<&str>, launched: Option<Lifecycle>, checkins: &CheckIns) {
+    match (planned, launched) {
+        // Nobody meant this: the registry is to see that the machine went silent.
+        (None, _) => tracing::warn!("the launcher is gone"),
+        (Some(_), Some(lifecycle)) => lifecycle.say_last_goodbye().await,
+        (Some(why), None) => checkins.bye(Intent::Stop, why, BYE).await,
+    }
 }
 
 /// A damaged file stays damaged; a failing disk may recover.
@@ -200,6 +243,7 @@ fn launch_mode(
     state: &State,
     audit: &Audit,
     secrets: Secrets,
+    checkins: &CheckIns,
 ) -> Result<api::Launch, String> {
     let desired = Arc::new(Desired::load(config, launcher.clone(), state.clone(), audit.clone())?);
     let secrets = Arc::new(secrets);
@@ -209,6 +253,7 @@ fn launch_mode(
         state: state.clone(),
         audit: audit.clone(),
         secrets: secrets.clone(),
+        checkins: checkins.clone(),
         decommissioned: config.state_dir.join(DECOMMISSIONED),
     };
     let decommission =
@@ -263,17 +308,18 @@ fn bind(config: &Config, state: &State) -> Result<Vec<Bound>, Failure> {
             Err(e) if bound.is_empty() => return Err(Failure::Unavailable(format!("listen.unix: {e}"))),
             Err(e) => {
                 tracing::warn!(error = %e, "the local socket is not available");
-                let text = (format!("the local socket is not available: {e}"), LOCAL_REMEDY.to_owned());
-                state.publish(|d| d.snapshot.set_finding("local_socket_unavailable", Severity::Warning, Some(text)));
+                let found = Found::new(format!("the local socket is not available: {e}"));
+                state.publish(|d| d.snapshot.set_finding(Code::LocalSocketUnavailable, Some(found)));
             }
         }
     }
     Ok(bound)
 }
 
-const LOCAL_REMEDY: &str = "Set listen.unix to a path the sidecar may create; the CLI on this machine needs it.";
-
-fn announce(about: &About) {
+/// Says where it listens, and with which certificate.
+fn announce(listeners: &[Bound], hardening: harden::Report, certificate: Arc<Mutex<Option<String>>>) -> About {
+    let listeners = listeners.iter().map(Bound::describe).collect();
+    let about = About { started: Instant::now(), listeners, hardening, certificate_sha256: certificate };
     for (listener, address) in &about.listeners {
         let fingerprint = about.certificate_sha256.lock().map(|f| f.clone()).unwrap_or_default();
         if let Some(certificate_sha256) = fingerprint.filter(|_| *listener == "tls") {
@@ -282,6 +328,7 @@ fn announce(about: &About) {
             tracing::info!(listener, address, "listening");
         }
     }
+    about
 }
 
 fn host_names(config: &Config, certificate: &Certificate) -> HashSet<String> {
@@ -289,7 +336,13 @@ fn host_names(config: &Config, certificate: &Certificate) -> HashSet<String> {
 }
 
 /// Follows changes of the credentials file and the certificate, and says what is wrong with them.
-async fn keep_fresh(auth: Auth, certificate: Arc<Certificate>, state: State, stop: CancellationToken) {
+async fn keep_fresh(
+    auth: Auth,
+    certificate: Arc<Certificate>,
+    state: State,
+    checkins: CheckIns,
+    stop: CancellationToken,
+) {
     let mut files: Vec<PathBuf> = auth.file().into_iter().cloned().collect();
     files.extend(certificate.files().into_iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]));
     let watch = Watch::new(&files);
@@ -302,17 +355,17 @@ async fn keep_fresh(auth: Auth, certificate: Arc<Certificate>, state: State, sto
             () = sleep(every) => {}
         }
         auth.look_now();
-        let credentials = auth.fault().map(|why| {
-            let what = format!("the credentials cannot be read, the last good ones stay in force: {why}");
-            (what, "Correct the file named; it is read again at once.".to_owned())
-        });
-        let certificate = certificate.reload().err().map(|why| {
-            let what = format!("the certificate cannot be read, the last good one stays in force: {why}");
-            (what, "Correct the files named; they are read again at once.".to_owned())
-        });
+        let credentials = auth
+            .fault()
+            .map(|why| Found::new(format!("the credentials cannot be read, the last good ones stay in force: {why}")));
+        let certificate = certificate
+            .reload()
+            .err()
+            .map(|why| Found::new(format!("the certificate cannot be read, the last good one stays in force: {why}")));
         state.publish(|draft| {
-            draft.snapshot.set_finding("credentials_unreadable", Severity::Error, credentials);
-            draft.snapshot.set_finding("certificate_unreadable", Severity::Error, certificate);
+            draft.snapshot.set_finding(Code::CredentialsUnreadable, credentials);
+            draft.snapshot.set_finding(Code::CertificateUnreadable, certificate);
         });
+        checkins.look();
     }
 }

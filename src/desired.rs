@@ -9,6 +9,7 @@
 
 pub mod applied;
 pub mod document;
+pub mod drift;
 pub mod files;
 pub mod history;
 pub mod openclaw_json;

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -25,6 +26,10 @@ use crate::api::routes::{self, Found, MAX_BODY, ROUTES};
 use crate::audit::chain::{self, Entry, Head};
 use crate::auth::credentials::{self, Token};
 use crate::auth::{Auth, Tier};
+use crate::checkin;
+use crate::checkin::destination::{self, Destination};
+use crate::checkin::schedule::{Mode, Schedule};
+use crate::checkin::wire::{CheckIn, MAX_ANSWER, PATH};
 use crate::clock::UnixMs;
 use crate::config::{self, Config, Env};
 use crate::desired::applied::{Applied, adopt};
@@ -392,4 +397,41 @@ fn with_file<T>(content: &[u8], read: impl FnOnce(&Path) -> T) -> T {
     let mut file = File::from(memfd_create(c"fuzzing", MFdFlags::MFD_CLOEXEC).expect("memory"));
     file.write_all(content).expect("memory");
     read(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+}
+
+/// A registry's answer: whatever is in it, it is read within its bound, and what it asks for is brought into ours.
+pub fn registry_answer(data: &[u8]) {
+    let answer = checkin::send::parse(data);
+    assert!(data.len() <= MAX_ANSWER || answer.is_err(), "longer than the bound");
+    let Ok(answer) = answer else { return };
+    let mut schedule = Schedule::new(Mode::Interval, Duration::ZERO);
+    schedule.changed(Duration::ZERO);
+    schedule.begin(Duration::from_secs(1));
+    schedule.sent(answer.next_s, answer.ack.seq);
+    let due = schedule.due().expect("there is always a next one");
+    assert!((Duration::from_secs(12)..=Duration::from_secs(4501)).contains(&due), "{due:?}");
+}
+
+/// A message of a sidecar, as a registry reads it and as a sidecar would send it.
+pub fn check_in(data: &[u8]) {
+    let Ok(mut message) = serde_json::from_slice::<CheckIn>(data) else { return };
+    let text = serde_json::to_vec(&message).expect("it came as JSON");
+    assert_eq!(serde_json::from_slice::<CheckIn>(&text).expect("what we write we read"), message);
+    let sent = checkin::report::encode(&mut message);
+    assert_eq!(serde_json::from_slice::<CheckIn>(&sent).expect("what we send is read"), message);
+}
+
+/// A registry's URL: one that is taken leads to one route, over https, at no private address.
+pub fn registry_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(destination) = Destination::parse(text, false) else { return };
+    let uri: Uri = format!("{}{PATH}", destination.base()).parse().expect("what is taken is a URL");
+    assert_eq!(uri.scheme_str(), Some("https"));
+    assert!(uri.path().ends_with(PATH) && uri.query().is_none());
+    assert_eq!(uri.port_u16(), Some(destination.port()));
+    let host = uri.host().expect("a host").trim_matches(['[', ']']);
+    assert!(!uri.authority().expect("an authority").as_str().contains('@'));
+    if let Ok(address) = host.parse() {
+        assert!(destination::check(address, false).is_ok(), "{address}");
+    }
 }

@@ -7,13 +7,14 @@
 //! ```
 
 pub mod connection;
+pub mod diagnosis;
 pub mod frames;
 pub mod identity;
+pub mod listener;
 pub mod pairing;
 pub mod records;
 pub mod secret;
 
-mod listener;
 mod refusal;
 mod wire;
 
@@ -51,10 +52,12 @@ pub enum Method {
     ChannelDismiss,
     Presence,
     SuspendPrepare,
+    ChannelStatus,
+    LogsTail,
 }
 
 impl Method {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::DeviceList,
         Self::DeviceApprove,
         Self::DeviceReject,
@@ -70,6 +73,8 @@ impl Method {
         Self::ChannelDismiss,
         Self::Presence,
         Self::SuspendPrepare,
+        Self::ChannelStatus,
+        Self::LogsTail,
     ];
 
     /// The method's name on the wire; also the name of the capability.
@@ -90,6 +95,8 @@ impl Method {
             Self::ChannelDismiss => "channels.pairing.dismiss",
             Self::Presence => "system-presence",
             Self::SuspendPrepare => "gateway.suspend.prepare",
+            Self::ChannelStatus => "channels.status",
+            Self::LogsTail => "logs.tail",
         }
     }
 }
@@ -120,6 +127,8 @@ pub struct Refusal {
     pub summary: String,
     /// What to do about it.
     pub remedy: String,
+    /// What shows it, by name.
+    pub evidence: Vec<(&'static str, String)>,
 }
 
 /// The connection's state.
@@ -142,6 +151,8 @@ pub struct Session {
     pub protocol: u32,
     /// Changes with every restart of the gateway; absent on old versions.
     pub boot_id: Option<String>,
+    /// How it says that it authenticates, e.g. `token` or `none`; empty where it does not say.
+    pub auth_mode: String,
     /// What the gateway can do: announced, or learnt from its answers (some methods are not announced).
     known: Mutex<HashMap<Method, bool>>,
 }

@@ -239,7 +239,7 @@ impl Launcher {
             Effect::Seed { avoid, restore } => self.spawn_gateway(avoid, restore),
             Effect::Goodbye(within) => {
                 let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-                self.daemon.tell(&Told::Goodbye { within_ms });
+                self.daemon.tell(&Told::Goodbye { within_ms, then: self.machine.then() });
                 if !self.daemon.serves() {
                     self.happened(Event::GoodbyeSaid);
                 }
@@ -250,6 +250,8 @@ impl Launcher {
             Effect::Adopt => self.spawn_adopt(),
             Effect::Exit => {
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                // Whether it sleeps or stops, for what it says to others.
+                self.tell_status();
                 self.ending = Some(Instant::now() + self.config.launch.stop_budget / 5);
                 self.daemon.signal(Signal::SIGTERM);
                 for (pid, _) in self.children.iter().filter(|(_, role)| matches!(role, Role::Tool(_) | Role::Adopt(_)))
@@ -493,6 +495,7 @@ impl Launcher {
             generation: machine.generation(),
             failed_generation: machine.failed_generation(),
             version: self.gateway.seeded.version.clone(),
+            previous_version: self.gateway.seeded.previous_version.clone(),
             notes: self.gateway.seeded.notes.clone(),
             isolation: if self.separate { "separate-uids" } else { "shared-uid" }.to_owned(),
         };

@@ -29,12 +29,20 @@ struct PhaseLabels {
     phase: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckInLabels {
+    outcome: &'static str,
+}
+
 /// All counters.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Counter>,
     phases: Family<PhaseLabels, Gauge>,
+    checkins: Family<CheckInLabels, Counter>,
+    checkin_last_ok: Gauge,
+    checkin_spool: Gauge,
     /// Connections open.
     pub connections: Gauge,
     /// Connections closed to make room for others.
@@ -60,6 +68,8 @@ impl Default for Metrics {
         registry.register("http_requests", "Requests answered, by route and status", requests.clone());
         let phases = Family::default();
         registry.register("gateway_phase", "1 for the phase the gateway is in", phases.clone());
+        let checkins = Family::default();
+        registry.register("checkins", "Check-ins with the registry, by what came of them", checkins.clone());
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -74,6 +84,8 @@ impl Default for Metrics {
         let gateway_calls_failed = gauge("gateway_calls_failed", "Calls without a good answer since the start");
         let gateway_malformed = gauge("gateway_frames_malformed", "Frames of the gateway that could not be read");
         let gateway_rpc_us = gauge("gateway_rpc_microseconds", "How long the last answered call took");
+        let checkin_last_ok = gauge("checkin_last_ok_seconds", "When the registry last took one, in Unix time");
+        let checkin_spool = gauge("checkin_spool", "Audit records that the registry does not have yet");
         let evicted = Counter::default();
         registry.register("http_connections_evicted", "Connections closed to make room", evicted.clone());
         let unauthorized = Counter::default();
@@ -82,6 +94,9 @@ impl Default for Metrics {
             registry: Mutex::new(registry),
             requests,
             phases,
+            checkins,
+            checkin_last_ok,
+            checkin_spool,
             connections,
             evicted,
             unauthorized,
@@ -103,6 +118,11 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
     }
 
+    /// Counts a check-in: `ok`, or why it was not taken.
+    pub fn checked_in(&self, outcome: &'static str) {
+        self.checkins.get_or_create(&CheckInLabels { outcome }).inc();
+    }
+
     /// The whole as text, with the gauges set to what is true now.
     pub fn encode(&self, context: &Context) -> String {
         let snapshot = context.state.now();
@@ -119,6 +139,9 @@ impl Metrics {
         ] {
             gauge.set(signed(AtomicU64::load(value, Ordering::Relaxed)));
         }
+        let checkins = context.checkins.status();
+        self.checkin_last_ok.set(signed(checkins.last_ok_at.map_or(0, |at| at.0 / 1000)));
+        self.checkin_spool.set(signed(checkins.spooled as u64));
         for phase in PHASES {
             let labels = PhaseLabels { phase: phase.name() };
             self.phases.get_or_create(&labels).set(i64::from(phase == snapshot.phase));

@@ -4,6 +4,7 @@
 
 pub mod decommission;
 pub mod desired;
+pub mod findings;
 pub mod lifecycle;
 pub mod pairing;
 pub mod secrets;

@@ -7,9 +7,19 @@
 //!
 //! It holds no credential for any sidecar and no secret of a tenant: nothing here can act on a machine.
 
+pub mod api;
+pub mod callers;
+pub mod cli;
+pub mod config;
 pub mod console;
+pub mod ingest;
+pub mod metrics;
+pub mod query;
 pub mod rules;
+pub mod serve;
 pub mod status;
 pub mod store;
+pub mod sweep;
 pub mod tenant;
 pub mod view;
+pub mod webhooks;

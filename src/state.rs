@@ -3,6 +3,8 @@
 //! Every visible change passes [`State::publish`]. It raises the generation when something really changed, so that a
 //! caller can wait for "anything newer than N", and keeps the last events for streams that resume.
 
+pub mod code;
+mod finding;
 mod publisher;
 
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use crate::desired::history::Outcome;
 use crate::launcher::machine::State as Launched;
 use crate::launcher::verbs::Status;
 
+pub use code::Code;
+pub use finding::{Finding, Found, Severity};
 pub use publisher::{Draft, EVENTS_KEPT, Event, State};
 
 /// What the gateway is doing: as far as its answers prove it, and in launch mode what its process does.
@@ -205,33 +209,6 @@ pub struct DesiredState {
     pub error: Option<String>,
 }
 
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Works, but somebody should look.
-    Warning,
-    /// Something does not work.
-    Error,
-}
-
-/// A diagnosed problem: machines branch on `code`, people read the rest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Finding {
-    /// Stable name of the problem.
-    pub code: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
-    /// Since when.
-    pub since: UnixMs,
-    /// One sentence.
-    pub summary: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
 /// All of it at one generation.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -316,21 +293,7 @@ impl Snapshot {
     }
 
     /// Opens a finding, or renews its text while keeping its time; `None` closes it.
-    pub fn set_finding(&mut self, code: &'static str, severity: Severity, text: Option<(String, String)>) {
-        let known = self.findings.iter().position(|f| f.code == code);
-        match (text, known) {
-            (Some((summary, remedy)), Some(at)) => {
-                self.findings[at].summary = summary;
-                self.findings[at].remedy = remedy;
-            }
-            (Some((summary, remedy)), None) => {
-                let since = UnixMs::now();
-                self.findings.push(Finding { code, severity, since, summary, remedy });
-            }
-            (None, Some(at)) => {
-                self.findings.remove(at);
-            }
-            (None, None) => {}
-        }
+    pub fn set_finding(&mut self, code: Code, found: Option<Found>) {
+        finding::set(&mut self.findings, code, found);
     }
 }

@@ -19,6 +19,7 @@ use it::compat;
 mod it {
     mod auth_matrix;
     mod canaries;
+    mod checkin;
     mod churn;
     mod cli;
     pub mod compat;
@@ -27,6 +28,7 @@ mod it {
     mod durability;
     mod events;
     mod fake_is_true;
+    mod findings;
     mod floods;
     mod framing;
     mod gateway_faults;

@@ -21,4 +21,5 @@ pub mod fake;
 pub mod gateway;
 pub mod machine;
 pub mod proxy;
+pub mod registry;
 pub mod sidecar;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use crate::audit::chain::{Head, Record};
+use crate::checkin;
 use crate::clock::UnixMs;
 use crate::harden::Report;
 use crate::launcher::verbs::Status;
@@ -90,6 +91,8 @@ pub struct StateBody {
     pub gateway: Option<GatewayBody>,
     /// Pairing in short; `GET /v1/pairing` has it whole.
     pub pairing: PairingShort,
+    /// How check-ins with the registry are going.
+    pub registry: checkin::Status,
     /// Open problems.
     pub findings: Vec<Finding>,
 }

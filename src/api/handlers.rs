@@ -141,6 +141,7 @@ fn state_body(context: &Context, snapshot: &Snapshot) -> StateBody {
             connected_count: pairing.approved.iter().filter(|a| a.connected == Some(true)).count(),
             last_out_of_band: pairing.last_out_of_band.clone(),
         },
+        registry: context.checkins.status(),
         findings: snapshot.findings.clone(),
     }
 }

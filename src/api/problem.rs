@@ -209,12 +209,53 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
     ),
 ];
 
+/// The codes that only the registry answers, besides those above.
+#[cfg(feature = "registry")]
+const REGISTRY_CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
+    (
+        "registry_unauthorized",
+        401,
+        "A valid credential for this audience is needed",
+        false,
+        Some("Machines send their registry credential, support and admins one of their keys, as `Bearer <token>`."),
+    ),
+    ("other_tenant", 403, "The credential is another tenant's", false, Some("Set registry.tenant to its own tenant.")),
+    ("tenant_retired", 410, "This tenant was retired", false, Some("Create a tenant with another id.")),
+    ("tenant_not_found", 404, "There is no such tenant", false, Some("GET /v1/support/tenants lists them.")),
+    (
+        "tenant_exists",
+        409,
+        "A tenant of this id exists",
+        false,
+        Some("Take another id, or PUT its credentials with /v1/admin/tenants/{id}/credentials."),
+    ),
+    ("credential_taken", 409, "Another tenant holds this credential", false, Some("Give each tenant its own.")),
+    ("key_exists", 409, "A key of this name exists", false, Some("Take another name, or DELETE it first.")),
+    ("key_not_found", 404, "There is no such key", false, Some("Keys from the configuration are removed there.")),
+    ("webhook_not_found", 404, "There is no such webhook", false, Some("GET /v1/admin/webhooks lists them.")),
+    ("too_many", 409, "There are too many of these", false, None),
+    (
+        "store_unavailable",
+        503,
+        "The database cannot be used now",
+        true,
+        Some("See the registry's log; nothing is lost."),
+    ),
+];
+
+#[cfg(not(feature = "registry"))]
+const REGISTRY_CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[];
+
 impl Problem {
     /// A problem by its code.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         // An unknown code cannot be written: the table is searched by a test for every code in the source.
-        let (code, status, title, retryable, remedy) =
-            CODES.iter().find(|(c, ..)| *c == code).copied().unwrap_or((code, 500, "The sidecar failed", false, None));
+        let (code, status, title, retryable, remedy) = CODES
+            .iter()
+            .chain(REGISTRY_CODES)
+            .find(|(c, ..)| *c == code)
+            .copied()
+            .unwrap_or((code, 500, "The sidecar failed", false, None));
         Self {
             type_uri: format!("urn:openclaw-sidecar:problem:{code}"),
             title,

@@ -51,10 +51,20 @@ pub(super) fn state(body: &Value) -> String {
         let when = word(&pairing["last_out_of_band"]["noticed_at"]);
         let _ = writeln!(text, "          not approved by this sidecar: {device} (noticed {when})");
     }
-    for finding in items(&body["findings"]) {
-        let _ = writeln!(text, "\n{}: {}", word(&finding["severity"]), word(&finding["code"]));
-        let _ = writeln!(text, "          {}\n          -> {}", word(&finding["summary"]), word(&finding["remedy"]));
+    for found in items(&body["findings"]) {
+        let _ = write!(text, "\n{}", finding(found));
     }
+    text
+}
+
+/// One problem: what, why we think so, what to do.
+pub(super) fn finding(found: &Value) -> String {
+    let (severity, code, since) = (word(&found["severity"]), word(&found["code"]), word(&found["since"]));
+    let mut text = format!("{severity}: {code} since {since}\n          {}\n", word(&found["summary"]));
+    for fact in items(&found["evidence"]) {
+        let _ = writeln!(text, "          | {}", word(fact));
+    }
+    let _ = writeln!(text, "          -> {}", word(&found["remedy"]));
     text
 }
 

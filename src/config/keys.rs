@@ -1,12 +1,13 @@
 //! The table of configuration keys: name, type, default, help, and how a value is taken over.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Config, ENV_PREFIX};
+use super::{Config, ENV_PREFIX, Env, Fault, as_text, fault, flatten};
 use crate::secret::Secret;
 
 /// What a value looks like in TOML. In the environment a list is written with commas.
@@ -18,6 +19,8 @@ pub enum Kind {
     Number,
     /// A list of texts.
     List,
+    /// `true` or `false`.
+    Bool,
 }
 
 impl Kind {
@@ -26,12 +29,13 @@ impl Kind {
             Self::Text => "a text in quotes",
             Self::Number => "a whole number",
             Self::List => "a list of texts",
+            Self::Bool => "true or false",
         }
     }
 }
 
-/// One key of the configuration.
-pub struct Key {
+/// One key of a program's configuration.
+pub struct Key<C: 'static = Config> {
     /// Dotted name, as in the file.
     pub name: &'static str,
     /// Its type in TOML.
@@ -41,17 +45,98 @@ pub struct Key {
     /// What it is for, for people.
     pub help: &'static str,
     /// Takes a value over, or says what is wrong with it.
-    pub apply: fn(&mut Config, &str) -> Result<(), String>,
+    pub apply: fn(&mut C, &str) -> Result<(), String>,
 }
 
-impl Key {
+impl<C> Key<C> {
     /// The variable that sets this key.
-    pub fn env_name(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
+    pub fn env_name(&self, prefix: &str) -> String {
+        format!("{prefix}{}", self.name.replace('.', "_").to_uppercase())
     }
 }
 
-impl std::fmt::Debug for Key {
+/// The configuration of one program.
+#[derive(Debug)]
+pub struct Schema<C: 'static> {
+    /// The program.
+    pub program: &'static str,
+    /// What its variables begin with.
+    pub prefix: &'static str,
+    /// Every key.
+    pub keys: &'static [Key<C>],
+}
+
+/// The sidecar's configuration.
+pub const SIDECAR: Schema<Config> = Schema { program: "openclaw-sidecar", prefix: ENV_PREFIX, keys: KEYS };
+
+impl<C> Schema<C> {
+    /// Takes over what the file's text and the environment say, and returns everything wrong with it.
+    pub fn read(&self, text: &str, env: &Env, config: &mut C) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut values = BTreeMap::new();
+        match text.parse::<toml::Table>() {
+            Ok(table) => flatten("", table, &mut values),
+            Err(e) => {
+                // Not the error's own text: it quotes the line, which may hold a token.
+                let line = text[..e.span().map_or(0, |s| s.start.min(text.len()))].matches('\n').count() + 1;
+                faults.push(fault("TOML", &format!("line {line}: {}", e.message())));
+            }
+        }
+        for key in self.keys {
+            let from_file = values.remove(key.name).map(|value| as_text(&value, key.kind));
+            let from_env = env.get(&key.env_name(self.prefix)).cloned().map(Ok);
+            let Some(value) = from_env.or(from_file) else { continue };
+            if let Err(what) = value.and_then(|text| (key.apply)(config, text.trim())) {
+                faults.push(fault(key.name, &what));
+            }
+        }
+        faults.extend(values.into_keys().map(|name| self.unknown_key(&name)));
+        faults.extend(self.unknown_variables(env));
+        faults
+    }
+
+    fn unknown_key(&self, name: &str) -> Fault {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let similar = self.keys.iter().find(|key| key.name.rsplit('.').next() == Some(last));
+        let suggestion = similar.map_or_else(String::new, |key| format!("; did you mean {}?", key.name));
+        fault(name, &format!("is no known key{suggestion}"))
+    }
+
+    /// A misspelt variable would be silence where the operator believes something is set: refuse it.
+    fn unknown_variables(&self, env: &Env) -> Vec<Fault> {
+        env.keys()
+            .filter(|name| name.starts_with(self.prefix) && **name != format!("{}CONFIG", self.prefix))
+            .filter(|name| !self.keys.iter().any(|key| key.env_name(self.prefix) == **name))
+            .map(|name| fault(name, &format!("is no known variable; `{} config init` lists them all", self.program)))
+            .collect()
+    }
+
+    /// The commented example file: every key with its help, its variable and its default, all commented out.
+    pub fn example(&self) -> String {
+        let mut text = format!(
+            "# {} configuration. Every line is a comment: uncomment what you change.\n\
+             # Each key can be set by the environment variable named with it, which wins over this file.\n",
+            self.program
+        );
+        let mut section = "";
+        for key in self.keys {
+            let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
+            if table != section {
+                section = table;
+                let _ = write!(text, "\n[{table}]\n");
+            }
+            let _ = writeln!(text);
+            for line in key.help.lines() {
+                let _ = writeln!(text, "# {}", line.trim_start());
+            }
+            let _ = writeln!(text, "# ({})", key.env_name(self.prefix));
+            let _ = writeln!(text, "#{name} = {}", key.sample);
+        }
+        text
+    }
+}
+
+impl<C> std::fmt::Debug for Key<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
     }
@@ -263,6 +348,103 @@ pub const KEYS: &[Key] = &[
         apply: |c, v| path(v).map(|p| c.machine.secret_file = p),
     },
     Key {
+        name: "registry.url",
+        kind: Kind::Text,
+        sample: "\"https://registry.example.com\"",
+        help: "The registry that is told of this machine's state. Only https, at a public address; redirects and proxy\n\
+               variables are ignored. Without it nothing is sent.",
+        apply: |c, v| {
+            c.registry.url = (!v.is_empty()).then(|| v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.tenant",
+        kind: Kind::Text,
+        sample: "\"tenant-7\"",
+        help: "The tenant's name in the registry: 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
+        apply: |c, v| {
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+            if v.len() > 64 || !v.bytes().all(legal) {
+                return Err("must be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'".into());
+            }
+            c.registry.tenant = (!v.is_empty()).then(|| v.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.credential",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "The credential for it, where it is not the one derived from machine.secret, of which\n\
+               `openclaw-sidecar token registry` prints the SHA-256.",
+        apply: |c, v| {
+            c.registry.credential = (!v.is_empty()).then(|| Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.credential_file",
+        kind: Kind::Text,
+        sample: "\"/run/secrets/openclaw-registry\"",
+        help: "A file that holds the credential; read again when the registry refuses it.",
+        apply: |c, v| path(v).map(|p| c.registry.credential_file = p),
+    },
+    Key {
+        name: "registry.ticket",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "What the registry gave when the tenant was created: one that lost its database takes the tenant in by it.",
+        apply: |c, v| {
+            if v.len() > 1024 || !v.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err("must be at most 1024 printable characters without spaces".into());
+            }
+            c.registry.ticket = (!v.is_empty()).then(|| Secret::new(v.to_owned()));
+            Ok(())
+        },
+    },
+    Key {
+        name: "registry.ca_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-sidecar/registry-ca.pem\"",
+        help: "PEM certificates of the authorities to trust for it, instead of the system's.",
+        apply: |c, v| path(v).map(|p| c.registry.ca_file = p),
+    },
+    Key {
+        name: "registry.pin_sha256",
+        kind: Kind::Text,
+        sample: "\"\"",
+        help: "SHA-256 of its certificate, as hex: exactly this one is trusted, whoever signed it.",
+        apply: |c, v| {
+            let plain = v.replace(':', "").to_ascii_lowercase();
+            let bytes = data_encoding::HEXLOWER.decode(plain.as_bytes()).ok().and_then(|b| b.try_into().ok());
+            c.registry.pin_sha256 = bytes;
+            if bytes.is_some() || v.is_empty() { Ok(()) } else { Err("must be 64 hexadecimal digits".into()) }
+        },
+    },
+    Key {
+        name: "registry.allow_private",
+        kind: Kind::Bool,
+        sample: "false",
+        help: "true lets the registry be at an address that is not public, such as one of a private network.",
+        apply: |c, v| parse(v, "true or false").map(|allow| c.registry.allow_private = allow),
+    },
+    Key {
+        name: "registry.mode",
+        kind: Kind::Text,
+        sample: "\"interval\"",
+        help: "interval checks in every few minutes; quiet sends nothing when nothing happens, for platforms that put a\n\
+               machine to sleep only when it is silent (Railway).",
+        apply: |c, v| {
+            c.registry.quiet = match v {
+                "interval" => false,
+                "quiet" => true,
+                _ => return Err("must be interval or quiet".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
         name: "hardening.mode",
         kind: Kind::Text,
         sample: "\"report\"",
@@ -313,30 +495,7 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-/// The commented example file: every key with its help, its variable and its default, all commented out.
-pub fn example() -> String {
-    let mut text = String::from(
-        "# openclaw-sidecar configuration. Every line is a comment: uncomment what you change.\n\
-         # Each key can be set by the environment variable named with it, which wins over this file.\n",
-    );
-    let mut section = "";
-    for key in KEYS {
-        let (table, name) = key.name.split_once('.').unwrap_or(("", key.name));
-        if table != section {
-            section = table;
-            let _ = write!(text, "\n[{table}]\n");
-        }
-        let _ = writeln!(text);
-        for line in key.help.lines() {
-            let _ = writeln!(text, "# {}", line.trim_start());
-        }
-        let _ = writeln!(text, "# ({})", key.env_name());
-        let _ = writeln!(text, "#{name} = {}", key.sample);
-    }
-    text
-}
-
-fn path(value: &str) -> Result<Option<PathBuf>, String> {
+pub(crate) fn path(value: &str) -> Result<Option<PathBuf>, String> {
     if value.is_empty() {
         return Ok(None);
     }
@@ -344,22 +503,22 @@ fn path(value: &str) -> Result<Option<PathBuf>, String> {
     if path.is_absolute() { Ok(Some(path)) } else { Err(format!("must be an absolute path, not {value:?}")) }
 }
 
-fn text(value: &str) -> Result<String, String> {
+pub(crate) fn text(value: &str) -> Result<String, String> {
     if value.is_empty() { Err("must not be empty".to_owned()) } else { Ok(value.to_owned()) }
 }
 
-fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
+pub(crate) fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
     if value.is_empty() {
         return Ok(None);
     }
     parse(value, "an address with port, such as [::]:9443, or empty to turn it off").map(Some)
 }
 
-fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {
+pub(crate) fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("must be {expected}, not {value:?}"))
 }
 
-fn host(name: &str) -> Result<String, String> {
+pub(crate) fn host(name: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if name.chars().all(legal) && name.len() <= 253 {
         Ok(name.to_ascii_lowercase())

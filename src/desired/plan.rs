@@ -23,8 +23,8 @@ use super::document::Document;
 use super::openclaw_json::{canonical, restored};
 use super::{KeyPath, at, key};
 
-const ORIGINS: &str = "gateway.controlUi.allowedOrigins";
-const PROXIES: &str = "gateway.trustedProxies";
+pub(super) const ORIGINS: &str = "gateway.controlUi.allowedOrigins";
+pub(super) const PROXIES: &str = "gateway.trustedProxies";
 const AUTH_MODE: &str = "gateway.auth.mode";
 const AUTH_TOKEN: &str = "gateway.auth.token";
 const AGENTS: &str = "agents.entries";

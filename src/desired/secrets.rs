@@ -40,19 +40,13 @@ impl Vault {
     /// # Errors
     /// The machine secret is too short, or not of printable characters.
     pub fn new(machine_secret: &Secret) -> Result<Self, String> {
-        let text = machine_secret.expose();
-        if text.len() < 32 || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            let needed = "must be at least 32 printable characters without spaces";
-            return Err(format!("machine.secret: {needed}; make one with: openssl rand -hex 32"));
-        }
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"openclaw-sidecar");
-        let root = salt.extract(text.as_bytes());
+        let root = root(machine_secret)?;
         let derived = || -> Result<Self, Unspecified> {
             let sealing = UnboundKey::from(root.expand(&[b"secrets: sealing"], &AES_256_GCM)?);
             let fingerprints = hmac::Key::from(root.expand(&[b"secrets: fingerprints"], hmac::HMAC_SHA256)?);
             Ok(Self { sealing: LessSafeKey::new(sealing), fingerprints })
         };
-        derived().map_err(|_| "machine.secret: no keys can be derived from it".to_owned())
+        derived().map_err(|_| NO_KEYS.to_owned())
     }
 
     fn seal(&self, name: &str, value: &Secret) -> Result<String, Unspecified> {
@@ -77,6 +71,28 @@ impl Vault {
         HEXLOWER.encode(&hmac::sign(&self.fingerprints, value.expose().as_bytes()).as_ref()[..8])
     }
 }
+
+/// 32 bytes of the machine's secret for the purpose that `label` names; other labels give unrelated ones.
+///
+/// # Errors
+/// The machine secret is too short, or not of printable characters.
+pub fn derive(machine_secret: &Secret, label: &[u8]) -> Result<Zeroizing<[u8; 32]>, String> {
+    let mut key = Zeroizing::new([0; 32]);
+    let root = root(machine_secret)?;
+    let filled = root.expand(&[label], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut *key));
+    filled.map(|()| key).map_err(|_| NO_KEYS.to_owned())
+}
+
+fn root(machine_secret: &Secret) -> Result<hkdf::Prk, String> {
+    let text = machine_secret.expose();
+    if text.len() < 32 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        let needed = "must be at least 32 printable characters without spaces";
+        return Err(format!("machine.secret: {needed}; make one with: openssl rand -hex 32"));
+    }
+    Ok(hkdf::Salt::new(hkdf::HKDF_SHA256, b"openclaw-sidecar").extract(text.as_bytes()))
+}
+
+const NO_KEYS: &str = "machine.secret: no keys can be derived from it";
 
 fn bound_to(name: &str) -> Aad<Vec<u8>> {
     Aad::from(format!("openclaw-sidecar secrets.json {VERSION} {name}").into_bytes())

@@ -9,6 +9,7 @@
 //! Refusals (token, scopes, protocol) stop the hammering: the next try comes when the token changes, else seldom.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, Hello, Incoming, Tag};
 use super::identity::Identity;
-use super::listener::Guard;
+use super::listener::{Guard, owner};
 use super::refusal::{no_token, refused, stripped};
 use super::secret::{self, Credential};
 use super::wire::{Socket, answer, closed, read_challenge, send};
@@ -222,7 +223,7 @@ impl Connection {
         stream.set_nodelay(true).map_err(|e| Down::Lost(e.to_string()))?;
         // Before anything is said to whoever listens there.
         if let Some(guard) = &mut self.guard {
-            guard.check(address).await.map_err(|why| Down::Unauthorized(squatted(why)))?;
+            guard.check(address).await.map_err(|why| Down::Unauthorized(squatted(why, address)))?;
         }
         let limits = WebSocketConfig::default()
             .read_buffer_size(16 * 1024)
@@ -264,6 +265,7 @@ impl Connection {
             version: super::records::tidy(&hello.server.version),
             protocol: hello.protocol,
             boot_id: hello.server.boot_id.as_deref().map(super::records::tidy),
+            auth_mode: super::records::tidy(&hello.snapshot.auth_mode),
             known: Mutex::new(known),
         })
     }
@@ -414,11 +416,13 @@ async fn changed(launched: &mut Option<watch::Receiver<crate::launcher::verbs::S
     std::future::pending::<()>().await;
 }
 
-fn squatted(why: String) -> Refusal {
+fn squatted(why: String, address: SocketAddr) -> Refusal {
+    let uid = owner(address).map(|uid| ("uid", uid.to_string()));
     Refusal {
         code: "port_squatted".to_owned(),
         summary: why,
         remedy: "Find the process that holds the port and end it, or move it; the token was not sent to it.".to_owned(),
+        evidence: [("port", address.port().to_string())].into_iter().chain(uid).collect(),
     }
 }
 
@@ -451,7 +455,12 @@ mod tests {
 
     #[test]
     fn refusals_stop_the_hammering_and_restarts_are_quick() {
-        let refusal = Down::Unauthorized(Refusal { code: "X".into(), summary: String::new(), remedy: String::new() });
+        let refusal = Down::Unauthorized(Refusal {
+            code: "X".into(),
+            summary: String::new(),
+            remedy: String::new(),
+            evidence: Vec::new(),
+        });
         assert!(delay_after(&refusal, 0) >= Duration::from_secs(10));
         assert_eq!(delay_after(&refusal, 40), Duration::from_secs(300));
         assert!(delay_after(&Down::Lost("closed".into()), 0) <= Duration::from_millis(100));

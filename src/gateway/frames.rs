@@ -74,6 +74,9 @@ pub struct Details {
     /// E.g. `startup-sidecars`.
     #[serde(default)]
     pub reason: String,
+    /// E.g. `token_mismatch`.
+    #[serde(default, rename = "authReason")]
+    pub auth_reason: String,
 }
 
 /// What refusals of 2026.2.9 say, and the code of newer versions for the same.
@@ -164,9 +167,10 @@ pub(super) struct GrantedAuth {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct SnapshotPart {
     pub(super) presence: Vec<Presence>,
+    pub(super) auth_mode: String,
 }
 
 /// One entry of the presence list: who is or was connected.

@@ -12,24 +12,29 @@ const MAX_TABLE: u64 = 16 * 1024 * 1024;
 /// State LISTEN in that table.
 const LISTEN: &str = "0A";
 
-/// The sockets that a connection to `address` may reach, by inode; none while nothing listens.
-fn listening(address: SocketAddr) -> Vec<u64> {
+/// The sockets that a connection to `address` may reach, as inode and user; none while nothing listens.
+fn listening(address: SocketAddr) -> Vec<(u64, u32)> {
     let read = |name: &str| files::read_text(Path::new(name), MAX_TABLE).unwrap_or_default();
     let tables = read("/proc/net/tcp") + &read("/proc/net/tcp6");
     reachable(&tables, address.port())
 }
 
+/// The user whose process listens at `address`, as the kernel has it; `None` while nobody does.
+pub fn owner(address: SocketAddr) -> Option<u32> {
+    listening(address).first().map(|(_, uid)| *uid)
+}
+
 /// A socket on the loopback address goes before one on all addresses, so only that one counts where there is one.
-fn reachable(tables: &str, port: u16) -> Vec<u64> {
+fn reachable(tables: &str, port: u16) -> Vec<(u64, u32)> {
     let (mut exact, mut wild) = (Vec::new(), Vec::new());
     for line in tables.lines() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (Some(local), Some(&LISTEN), Some(inode)) = (fields.get(1), fields.get(3), fields.get(9)) else { continue };
         let Some((host, found)) = local.split_once(':') else { continue };
-        let Ok(inode) = inode.parse() else { continue };
+        let (Ok(inode), Ok(uid)) = (inode.parse(), fields[7].parse()) else { continue };
         if u16::from_str_radix(found, 16) == Ok(port) {
             let all = host.bytes().all(|digit| digit == b'0');
-            if all { wild.push(inode) } else { exact.push(inode) }
+            if all { wild.push((inode, uid)) } else { exact.push((inode, uid)) }
         }
     }
     if exact.is_empty() { wild } else { exact }
@@ -56,7 +61,7 @@ impl Guard {
     /// Somebody else listens there, or it cannot be known.
     pub(super) async fn check(&mut self, address: SocketAddr) -> Result<(), String> {
         let pid = self.launcher.status().pid.ok_or("the gateway does not run")?;
-        let sockets = listening(address);
+        let sockets: Vec<u64> = listening(address).into_iter().map(|(inode, _)| inode).collect();
         if sockets.is_empty() {
             return Err("nothing listens there any more".to_owned());
         }
@@ -88,11 +93,11 @@ mod tests {
             )
         };
         let wild = line("00000000:4965", "0A", 10);
-        assert_eq!(reachable(&wild, 0x4965), [10]);
+        assert_eq!(reachable(&wild, 0x4965), [(10, 1000)]);
         let both = wild.clone() + &line("0100007F:4965", "0A", 11) + &line("0100007F:4965", "01", 12);
-        assert_eq!(reachable(&both, 0x4965), [11]);
+        assert_eq!(reachable(&both, 0x4965), [(11, 1000)]);
         let six = line("00000000000000000000000000000000:4965", "0A", 13);
-        assert_eq!(reachable(&(wild + &six), 0x4965), [10, 13]);
+        assert_eq!(reachable(&(wild + &six), 0x4965), [(10, 1000), (13, 1000)]);
         assert!(reachable("  sl  local_address rem_address st\ngarbage\n", 1).is_empty());
     }
 
@@ -100,5 +105,6 @@ mod tests {
     fn a_real_listener_is_seen() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(listening(listener.local_addr().unwrap()).len(), 1);
+        assert_eq!(owner(listener.local_addr().unwrap()), Some(nix::unistd::geteuid().as_raw()));
     }
 }

@@ -24,7 +24,10 @@ pub(super) fn refused(error: &RpcError) -> Down {
         _ => "See the gateway's log for the line that starts with `closed before connect`.",
     };
     let summary = format!("the gateway refuses the sidecar: {}", super::records::tidy(&error.message));
-    Down::Unauthorized(Refusal { code, summary, remedy: remedy.to_owned() })
+    let reason = error.details.as_ref().map(|details| super::records::tidy(&details.auth_reason));
+    let reason = reason.filter(|reason| !reason.is_empty()).map(|reason| ("auth_reason", reason));
+    let evidence = [("refusal", super::records::tidy(&code))].into_iter().chain(reason).collect();
+    Down::Unauthorized(Refusal { code, summary, remedy: remedy.to_owned(), evidence })
 }
 
 /// The silent kind of refusal: let in, but with nothing allowed.
@@ -35,6 +38,7 @@ pub(super) fn stripped() -> Down {
         remedy: "The gateway must see the sidecar as a local backend: on loopback, token or password auth, no proxy \
                  between. With auth mode trusted-proxy, also set gateway.auth.password."
             .to_owned(),
+        evidence: Vec::new(),
     })
 }
 
@@ -46,5 +50,6 @@ pub(super) fn no_token(why: &str) -> Refusal {
         remedy: "Set gateway.config_path to the gateway's openclaw.json (readable by the sidecar), or \
                  gateway.token_file, or OPENCLAW_SIDECAR_GATEWAY_TOKEN."
             .to_owned(),
+        evidence: Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! The certificate: given and reloaded when it changes, or self-signed once and kept. TLS 1.3 only.
 
+mod validity;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,6 +16,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
+use crate::clock::UnixMs;
 use crate::config;
 use crate::files;
 
@@ -85,6 +88,12 @@ impl Certificate {
         webpki::EndEntityCert::try_from(leaf)
             .map(|cert| cert.valid_dns_names().map(str::to_ascii_lowercase).collect())
             .unwrap_or_default()
+    }
+
+    /// From when until when the certificate is valid.
+    pub fn validity(&self) -> Option<(UnixMs, UnixMs)> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        validity::of(current.cert.first()?)
     }
 
     /// The server's side of TLS with this certificate.

@@ -43,6 +43,8 @@ impl Given {
             ("GATEWAY_TOKEN_FILE", &config.gateway.token_file),
             ("MACHINE_SECRET_FILE", &config.machine.secret_file),
             ("LAUNCH_DESIRED_FILE", &config.launch.desired_file),
+            ("REGISTRY_CREDENTIAL_FILE", &config.registry.credential_file),
+            ("REGISTRY_CA_FILE", &config.registry.ca_file),
         ];
         // Where all are one user there is nothing to hand over.
         let files = named

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::machine::Then;
 use super::verbs::{MAX_LINE, Request, Status, Told, Verb};
 
 /// Requests waiting to be written.
@@ -20,8 +21,8 @@ const SOON: Duration = Duration::from_secs(5);
 /// What the launcher says unasked.
 #[derive(Debug)]
 pub enum News {
-    /// The gateway is being stopped; so much time is left to say goodbye.
-    Goodbye(Duration),
+    /// The gateway is being stopped; so much time is left to say goodbye, and this follows.
+    Goodbye(Duration, Then),
     /// The machine was suspended for about so long.
     Resumed(Duration),
 }
@@ -136,7 +137,9 @@ fn take(told: Told, waiting: &mut HashMap<u64, Waiting>, status: &watch::Sender<
             }
         }
         Told::Status(now) => drop(status.send_replace(*now)),
-        Told::Goodbye { within_ms } => drop(news.try_send(News::Goodbye(Duration::from_millis(within_ms)))),
+        Told::Goodbye { within_ms, then } => {
+            drop(news.try_send(News::Goodbye(Duration::from_millis(within_ms), then)));
+        }
         Told::Resumed { asleep_ms } => drop(news.try_send(News::Resumed(Duration::from_millis(asleep_ms)))),
     }
 }

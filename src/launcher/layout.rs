@@ -37,7 +37,8 @@ const SIDECAR: &str = "sidecar";
 /// The copy of what a migrated tenant held before.
 pub const COPY: &str = "before-sidecar";
 const PARTIAL: &str = ".before-sidecar.partial";
-const MARKER: &str = ".sidecar-layout";
+/// The file on the volume that says how far it is laid out.
+pub const MARKER: &str = ".sidecar-layout";
 const CONFIG: &str = "openclaw.json";
 /// Where the templates of some platforms have the state: it becomes `openclaw/` itself.
 const NESTED: &str = ".openclaw";

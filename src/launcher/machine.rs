@@ -71,7 +71,8 @@ impl State {
 }
 
 /// What to do once the gateway has stopped. Ordered: a stronger wish replaces a weaker one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Then {
     /// Start it again.
     Restart,
@@ -219,6 +220,11 @@ impl Machine {
     /// Since when.
     pub fn since(&self) -> Duration {
         self.since
+    }
+
+    /// What follows the stop that is under way.
+    pub fn then(&self) -> Then {
+        self.then
     }
 
     /// Why, in plain words.

@@ -105,7 +105,8 @@ pub fn run(mission: Mission, config: &Config, env: &Env) -> Result<u8, String> {
     let sidecar_uid = account(&config.launch.sidecar_user)?.uid;
     let account = account(&config.launch.gateway_user)?;
     let dir = Layout::new(&config.launch.volume).gateway;
-    let mut seed = Seed { dir, config, env, account, sidecar_uid, unusable: false, notes: Vec::new() };
+    let mut seed =
+        Seed { dir, config, env, account, sidecar_uid, unusable: false, previous_version: None, notes: Vec::new() };
     match mission {
         Mission::Launch { avoid, restore, command } => {
             // A session of its own: no process that an earlier gateway left behind can join this one's group.
@@ -144,6 +145,7 @@ struct Seed<'a> {
     dir: PathBuf,
     /// What lies in the configuration's place is not what the plan began with.
     unusable: bool,
+    previous_version: Option<String>,
     notes: Vec<String>,
 }
 
@@ -241,6 +243,7 @@ impl Seed<'_> {
         if was.is_empty() || was == is {
             return;
         }
+        self.previous_version = Some(was.to_owned());
         match backup::aside_for_version(&self.dir, was, is) {
             Ok(Some(copy)) => self.notes.push(format!(
                 "the gateway's version changed from {was} to {is}; configuration and state were copied to {}",
@@ -369,7 +372,8 @@ impl Seed<'_> {
 
     /// Reports, and becomes the gateway.
     fn finish(self, report: UnixStream, prepared: Result<Prepared, Stop>, command: &[String]) -> Result<u8, String> {
-        let mut seeded = Seeded { notes: self.notes.clone(), ..Seeded::default() };
+        let mut seeded = Seeded::default();
+        (seeded.notes, seeded.previous_version) = (self.notes.clone(), self.previous_version.clone());
         let why = match prepared {
             Ok(prepared) => {
                 (seeded.generation, seeded.version) = (prepared.generation, prepared.version);

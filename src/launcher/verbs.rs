@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Health, State};
+use super::machine::{Health, State, Then};
 use crate::clock::UnixMs;
 use crate::desired::applied::Applied;
 use crate::secret::Secret;
@@ -134,6 +134,8 @@ pub enum Told {
     Goodbye {
         /// Time left, in milliseconds.
         within_ms: u64,
+        /// What follows the stop.
+        then: Then,
     },
     /// The machine was suspended for about so long.
     Resumed {
@@ -170,6 +172,9 @@ pub struct Status {
     /// The version found in its package; absent where none was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The version before, where this start changed it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous_version: Option<String>,
     /// What seeding did that somebody should know.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
@@ -206,6 +211,9 @@ pub struct Seeded {
     pub generation: u64,
     /// The gateway's version, where it was found.
     pub version: Option<String>,
+    /// The version before, where it is another one now.
+    #[serde(default)]
+    pub previous_version: Option<String>,
     /// What somebody should know.
     pub notes: Vec<String>,
     /// What it applied, for the launcher to keep.

@@ -11,6 +11,8 @@ use super::lifecycle::{Lifecycle, Order};
 use super::secrets::Secrets;
 use super::{Caller, Refused, recorded};
 use crate::audit::Audit;
+use crate::checkin::BYE;
+use crate::checkin::wire::Intent;
 use crate::clock::UnixMs;
 use crate::desired::history::DECOMMISSIONED;
 use crate::files;
@@ -157,8 +159,9 @@ impl Decommission {
             self.desired.wipe().map_err(failed)?;
             self.lifecycle.launcher.ask_until(Verb::Wipe, Instant::now() + STOP).await.map_err(Refused::LauncherFailed)
         })
-        .await
-        .map(|_| ())
+        .await?;
+        self.lifecycle.checkins.bye(Intent::Decommission, "the tenant was wiped", BYE).await;
+        Ok(())
     }
 }
 

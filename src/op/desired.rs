@@ -18,7 +18,7 @@ use crate::launcher::layout::Layout;
 use crate::launcher::machine::State as Launched;
 use crate::launcher::verbs::{Status, Verb};
 use crate::op::{Caller, Refused, recorded};
-use crate::state::{DesiredState, Severity, State};
+use crate::state::{Code, DesiredState, Found, State};
 
 /// The desired state and what it needs to change.
 #[derive(Debug)]
@@ -63,8 +63,7 @@ impl Desired {
         } else {
             let first = History::first_boot(&config.launch);
             first.unwrap_or_else(|why| {
-                let text = (why, "Correct it, or set the desired state with PUT /v1/desired.".to_owned());
-                state.publish(|d| d.snapshot.set_finding("desired_unreadable", Severity::Error, Some(text)));
+                state.publish(|d| d.snapshot.set_finding(Code::DesiredUnreadable, Some(Found::new(why))));
                 History::default()
             })
         };
@@ -198,13 +197,13 @@ impl Desired {
         if !news {
             return;
         }
-        let failed = self.keep(&history).err().map(|e| {
-            let remedy = "Make room on the disk of state_dir, or make it writable.".to_owned();
-            (format!("the desired state's outcome could not be written: {e}"), remedy)
-        });
+        let failed = self
+            .keep(&history)
+            .err()
+            .map(|e| Found::new(format!("the desired state's outcome could not be written: {e}")));
         drop(history);
         self.publish();
-        self.state.publish(|draft| draft.snapshot.set_finding("desired_not_written", Severity::Error, failed));
+        self.state.publish(|draft| draft.snapshot.set_finding(Code::DesiredNotWritten, failed));
     }
 
     /// Forgets every generation: the tenant is gone.

@@ -10,14 +10,17 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::desired::Desired;
+use super::findings;
 use super::secrets::Secrets;
 use super::{Caller, Refused, recorded};
 use crate::audit::Audit;
+use crate::checkin::wire::Intent;
+use crate::checkin::{BYE, CheckIns};
 use crate::gateway::{Gateway, Method};
 use crate::launcher::handle::{Handle, News};
-use crate::launcher::machine::{Health, State as Launched};
+use crate::launcher::machine::{Health, State as Launched, Then};
 use crate::launcher::verbs::{Ran, Status, Tool, Verb};
-use crate::state::{Phase, Severity, Snapshot, State};
+use crate::state::{Phase, Snapshot, State};
 
 /// A tool of the gateway may take so long on a slow machine; the launcher ends it a little earlier.
 const TOOL: Duration = Duration::from_secs(185);
@@ -65,6 +68,8 @@ pub struct Lifecycle {
     pub decommissioned: PathBuf,
     /// What no text may show.
     pub secrets: Arc<Secrets>,
+    /// Where goodbye is said.
+    pub checkins: CheckIns,
 }
 
 impl Lifecycle {
@@ -185,7 +190,7 @@ impl Lifecycle {
                 changed = status.changed() => if changed.is_err() { return },
                 changed = seen.changed() => if changed.is_err() { return },
                 item = news.recv() => match item {
-                    Some(News::Goodbye(within)) => self.say_goodbye(within).await,
+                    Some(News::Goodbye(within, then)) => self.say_goodbye(within, then).await,
                     Some(News::Resumed(asleep)) => self.resumed(asleep),
                     None => return,
                 },
@@ -199,25 +204,11 @@ impl Lifecycle {
             exit.last_lines.iter_mut().for_each(|line| *line = self.secrets.redact(line));
             status.reason = self.secrets.redact(&status.reason);
         }
-        let notes = (!status.notes.is_empty())
-            .then(|| (status.notes.join("; "), "Look at what was set aside, and correct its cause.".to_owned()));
-        let gone = crate::files::exists(&self.decommissioned).then(|| {
-            let remedy = "Give the next tenant another volume.".to_owned();
-            ("this tenant was decommissioned: its state was wiped, and the gateway stays stopped".to_owned(), remedy)
-        });
-        let stuck =
-            |state: Launched, remedy: &str| (status.state == state).then(|| (status.reason.clone(), remedy.to_owned()));
-        let looping = stuck(
-            Launched::CrashLoop,
-            "See supervisor.last_exit for its last lines; correct the cause, then start it.",
-        );
-        let invalid =
-            stuck(Launched::ConfigInvalid, "Correct openclaw.json or the desired state, then start the gateway.");
+        let found = findings::supervision(&status, crate::files::exists(&self.decommissioned));
         self.state.publish(|draft| {
-            draft.snapshot.set_finding("decommissioned", Severity::Warning, gone);
-            draft.snapshot.set_finding("gateway_crash_loop", Severity::Error, looping);
-            draft.snapshot.set_finding("gateway_config_invalid", Severity::Error, invalid);
-            draft.snapshot.set_finding("seed_notes", Severity::Warning, notes);
+            for (code, found) in found {
+                draft.snapshot.set_finding(code, found);
+            }
             if draft.snapshot.supervisor.as_deref() != Some(&status) {
                 draft.snapshot.supervised(status);
             }
@@ -225,17 +216,36 @@ impl Lifecycle {
     }
 
     /// Whoever follows the state learns of the stop; a gateway that can is asked to hold new work back.
-    async fn say_goodbye(&self, within: Duration) {
-        self.publish(self.launcher.status());
+    async fn say_goodbye(&self, within: Duration, then: Then) {
+        let status = self.launcher.status();
+        let reason = status.reason.clone();
+        self.publish(status);
         let deadline = Instant::now() + within / 2;
-        tokio::join!(self.prepare(deadline), tokio::time::sleep(FLUSH));
+        let bye = async {
+            // The machine stays, unless the launcher ends.
+            let intent = match then {
+                Then::Restart | Then::Stay => return,
+                Then::Sleep => Intent::Sleep,
+                Then::Exit => Intent::Stop,
+            };
+            self.checkins.bye(intent, &reason, within.saturating_sub(FLUSH)).await;
+        };
+        tokio::join!(self.prepare(deadline), tokio::time::sleep(FLUSH), bye);
         if let Err(why) = self.launcher.ask(Verb::GoodbyeSaid).await {
             tracing::warn!(error = why, "the goodbye was not heard");
         }
     }
 
+    /// Says goodbye when the daemon itself ends, unless that was done before the gateway's stop.
+    pub async fn say_last_goodbye(&self) {
+        let status = self.launcher.status();
+        let intent = if status.state == Launched::Suspended { Intent::Sleep } else { Intent::Stop };
+        self.checkins.bye(intent, &status.reason, BYE).await;
+    }
+
     fn resumed(&self, asleep: Duration) {
         self.gateway.redial();
+        self.checkins.resumed();
         self.state.publish(|draft| draft.tell("machine.resumed", json!({ "asleep_s": asleep.as_secs() })));
     }
 }

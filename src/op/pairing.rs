@@ -24,7 +24,7 @@ use crate::files;
 use crate::gateway::records::Lists;
 use crate::gateway::{CallError, Gateway};
 use crate::op::{Caller, Refused, entry};
-use crate::state::{Approved, Kind, Pending, Severity, State};
+use crate::state::{Approved, Code, Found, Kind, Pending, State};
 use book::{Book, Credit, Happened};
 
 pub use approve::{Approval, ApproveCommand};
@@ -157,10 +157,9 @@ impl Pairings {
         };
         let text = failed.map(|why| {
             tracing::error!(error = why, "the list of approvers could not be written");
-            let remedy = "Make room on the disk of state_dir, or make it writable.";
-            (format!("the list of who approved what could not be written: {why}"), remedy.to_owned())
+            Found::new(format!("the list of who approved what could not be written: {why}"))
         });
-        self.state.publish(|draft| draft.snapshot.set_finding("state_not_written", Severity::Error, text));
+        self.state.publish(|draft| draft.snapshot.set_finding(Code::StateNotWritten, text));
     }
 
     /// Asks the gateway for one kind's list and takes it in.
@@ -214,10 +213,9 @@ impl Pairings {
     fn tell_audit(&self, failed: Option<&io::Error>) {
         let text = failed.map(|e| {
             tracing::error!(error = %e, "the audit cannot be written");
-            let remedy = "Make room on the disk of state_dir; calls that change something are refused until then.";
-            (format!("the audit cannot be written: {e}"), remedy.to_owned())
+            Found::new(format!("the audit cannot be written: {e}"))
         });
-        self.state.publish(|draft| draft.snapshot.set_finding("audit_not_durable", Severity::Error, text));
+        self.state.publish(|draft| draft.snapshot.set_finding(Code::AuditNotDurable, text));
     }
 }
 

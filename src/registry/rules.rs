@@ -295,6 +295,11 @@ impl History {
         self.entries.push(Entry { seq: 0, tenant: self.tenant.clone(), at: self.at, kind, text, data });
     }
 
+    /// Only the lines.
+    pub fn only(self) -> Change {
+        Change { entries: self.entries, ..Change::default() }
+    }
+
     /// Derives the status of the row as it is to be, tells its change, and makes the change of it all.
     pub fn finish(mut self, mut row: Row, now: UnixMs, blind: &[Blind], report: Option<String>) -> Change {
         let Derived { status, reason, .. } = status::derive(&row, now, blind);

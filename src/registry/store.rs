@@ -3,12 +3,18 @@
 //! The rules (what a check-in changes, what is overdue) are pure functions elsewhere; a store runs them inside its
 //! transaction on the row as it is then. So both stores behave the same, and one conformance suite proves it.
 
+mod batch;
+#[cfg(test)]
+mod conformance;
+mod facts;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -32,13 +38,16 @@ pub struct Unavailable(pub String);
 /// What a store's calls return.
 pub type Answered<'a, T> = BoxFuture<'a, Result<T, Unavailable>>;
 
+/// A pure function of a tenant's row to what becomes of it.
+pub type Rule = Box<dyn Fn(Option<&Row>) -> Change + Send + Sync>;
+
 /// One tenant's change: a pure function of the row as the transaction finds it (none when there is no such tenant). It
 /// may be called more than once, when a transaction has to be repeated.
 pub struct Work {
     /// Whose row.
     pub tenant: String,
     /// What becomes of it.
-    pub act: Box<dyn Fn(Option<&Row>) -> Change + Send + Sync>,
+    pub act: Rule,
 }
 
 impl fmt::Debug for Work {
@@ -78,6 +87,21 @@ pub enum Outcome {
     Exists,
     /// Another tenant holds this credential.
     CredentialTaken,
+}
+
+impl Outcome {
+    /// The name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unchanged => "unchanged",
+            Self::NoTenant => "no_tenant",
+            Self::Retired => "retired",
+            Self::NotYours => "not_yours",
+            Self::Exists => "exists",
+            Self::CredentialTaken => "credential_taken",
+        }
+    }
 }
 
 /// Which tenants a list shows. Retired ones are never listed.
@@ -193,11 +217,17 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Ids of tenants that may have become overdue (`due_at` before `now`, stored status neither asleep nor
     /// unreachable) or whose oldest request waits since before `pending_before` without that having been told; at
-    /// most `limit`.
-    fn overdue(&self, now: UnixMs, pending_before: UnixMs, limit: usize) -> Answered<'_, Vec<String>>;
+    /// most `limit`, in the order of their ids, after the one named.
+    fn overdue(
+        &self,
+        now: UnixMs,
+        pending_before: UnixMs,
+        after: Option<String>,
+        limit: usize,
+    ) -> Answered<'_, Vec<String>>;
 
     /// Whether this instance leads (sweeps, delivers webhooks): always with SQLite, by an advisory lock with
-    /// PostgreSQL.
+    /// PostgreSQL. Asks the database, so that an answer also says that it is there.
     fn leads(&self) -> Answered<'_, bool>;
 
     /// Notes that the registry runs, by the time given. Where the last sign of life is older than `gap_ms`, the time
@@ -229,4 +259,29 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Told of every change, on this instance and the others.
     fn changes(&self) -> broadcast::Receiver<Changed>;
+}
+
+/// Tells listeners of a commit.
+fn tell(changes: &broadcast::Sender<Changed>, tenants: Vec<String>) {
+    // More than a listener takes at once: it reads everything anew instead.
+    let tenants = if tenants.len() > CHANGES_KEPT / 4 { vec![String::new()] } else { tenants };
+    for tenant in tenants {
+        // Without listeners nobody is told.
+        let _ = changes.send(Changed { tenant });
+    }
+}
+
+/// Opens the store at a path (SQLite) or at a `postgres://` URL.
+///
+/// # Errors
+/// It cannot be opened, or this build has no such store; in plain words, without a password.
+#[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "the other store connects"))]
+pub async fn open(location: &str) -> Result<Arc<dyn Store>, String> {
+    if location.starts_with("postgres://") || location.starts_with("postgresql://") {
+        #[cfg(feature = "postgres")]
+        return Ok(Arc::new(postgres::Postgres::connect(location).await?));
+        #[cfg(not(feature = "postgres"))]
+        return Err("this build has no PostgreSQL; build with `--features postgres`, or name a file".to_owned());
+    }
+    Ok(Arc::new(sqlite::Sqlite::open(Path::new(location))?))
 }

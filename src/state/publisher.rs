@@ -155,7 +155,7 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Severity;
+    use super::super::{Code, Found};
     use super::*;
 
     #[test]
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn a_finding_keeps_its_time_until_it_closes() {
         let state = State::new("boot".into());
-        let open = |text: &str| Some((text.to_owned(), "fix it".to_owned()));
-        state.publish(|d| d.snapshot.set_finding("x", Severity::Error, open("one")));
+        let open = |text: &str| Some(Found::new(text));
+        state.publish(|d| d.snapshot.set_finding(Code::SeedNotes, open("one")));
         let since = state.now().findings[0].since;
-        state.publish(|d| d.snapshot.set_finding("x", Severity::Error, open("two")));
+        state.publish(|d| d.snapshot.set_finding(Code::SeedNotes, open("two")));
         assert_eq!(state.now().findings[0].summary, "two");
         assert_eq!(state.now().findings[0].since, since);
-        state.publish(|d| d.snapshot.set_finding("x", Severity::Error, None));
+        state.publish(|d| d.snapshot.set_finding(Code::SeedNotes, None));
         assert!(state.now().findings.is_empty());
     }
 }

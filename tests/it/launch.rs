@@ -40,7 +40,7 @@ const SOON: Duration = Duration::from_secs(30);
 const NEWEST: &str = "2026.9.6";
 
 /// Polls a condition that no event tells.
-async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
+pub async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
     let end = Instant::now() + limit;
     while !condition() {
         ensure!(Instant::now() < end, "not within {limit:?}: {what}");

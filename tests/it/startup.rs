@@ -9,7 +9,7 @@ mod state;
 #[path = "startup/stop.rs"]
 mod stop;
 #[path = "startup/volume.rs"]
-mod volume;
+pub mod volume;
 
 use crate::support::sidecar::{Builder, Sidecar};
 

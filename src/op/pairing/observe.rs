@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pairings;
 use crate::gateway::{CallError, Down, Link, Notice, Session};
-use crate::state::{GatewayInfo, Kind, Phase, Severity};
+use crate::state::{Code, Found, GatewayInfo, Kind, Phase};
 
 /// Between two looks while nothing hints at news: below [`DEGRADED_AFTER`], so that silence is noticed in time.
 const LOOK_EVERY: Duration = Duration::from_secs(8);
@@ -30,14 +30,14 @@ const DEGRADED_AFTER: Duration = Duration::from_millis(9_500);
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Findings that a refusal of the gateway opens, by its code; anything else is `gateway_refuses_us`.
-const REFUSALS: [(&str, &str); 7] = [
-    ("port_squatted", "gateway_port_taken"),
-    ("no_token", "gateway_token_missing"),
-    ("AUTH_TOKEN_MISSING", "gateway_token_missing"),
-    ("AUTH_TOKEN_MISMATCH", "gateway_token_mismatch"),
-    ("AUTH_PASSWORD_MISMATCH", "gateway_token_mismatch"),
-    ("AUTH_UNAUTHORIZED", "gateway_token_mismatch"),
-    ("PROTOCOL_MISMATCH", "gateway_version_unsupported"),
+const REFUSALS: [(&str, Code); 7] = [
+    ("port_squatted", Code::GatewayPortTaken),
+    ("no_token", Code::GatewayTokenMissing),
+    ("AUTH_TOKEN_MISSING", Code::GatewayTokenMissing),
+    ("AUTH_TOKEN_MISMATCH", Code::GatewayTokenMismatch),
+    ("AUTH_PASSWORD_MISMATCH", Code::GatewayTokenMismatch),
+    ("AUTH_UNAUTHORIZED", Code::GatewayTokenMismatch),
+    ("PROTOCOL_MISMATCH", Code::GatewayVersionUnsupported),
 ];
 
 impl Pairings {
@@ -215,22 +215,23 @@ impl Pairings {
             if let Down::Unauthorized(refusal) = down {
                 let code = finding_of(&refusal.code);
                 close_refusals(&mut draft.snapshot, Some(code));
-                let text = (refusal.summary.clone(), refusal.remedy.clone());
-                draft.snapshot.set_finding(code, Severity::Error, Some(text));
+                let found = Found::new(refusal.summary.as_str()).remedy(refusal.remedy.as_str());
+                let found = refusal.evidence.iter().fold(found, |found, (key, value)| found.fact(key, value));
+                draft.snapshot.set_finding(code, Some(found));
             }
         });
     }
 }
 
-fn finding_of(refusal: &str) -> &'static str {
-    REFUSALS.iter().find(|(code, _)| *code == refusal).map_or("gateway_refuses_us", |(_, finding)| finding)
+fn finding_of(refusal: &str) -> Code {
+    REFUSALS.iter().find(|(code, _)| *code == refusal).map_or(Code::GatewayRefusesUs, |(_, finding)| *finding)
 }
 
 /// Closes the findings of earlier refusals, except `keep`.
-fn close_refusals(snapshot: &mut crate::state::Snapshot, keep: Option<&str>) {
-    for code in REFUSALS.iter().map(|(_, finding)| *finding).chain(["gateway_refuses_us"]) {
+fn close_refusals(snapshot: &mut crate::state::Snapshot, keep: Option<Code>) {
+    for code in REFUSALS.iter().map(|(_, finding)| *finding).chain([Code::GatewayRefusesUs]) {
         if Some(code) != keep {
-            snapshot.set_finding(code, Severity::Error, None);
+            snapshot.set_finding(code, None);
         }
     }
 }

@@ -1,0 +1,171 @@
+//! The registry's routes: one table, an audience for each, and the calls behind them.
+
+pub mod admin;
+pub mod agent;
+pub mod pages;
+pub mod routes;
+pub mod support;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::future::BoxFuture;
+use hyper::header::HeaderMap;
+use hyper::{Method, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use super::callers::{Callers, Signer};
+use super::ingest::Ingest;
+use super::metrics::Metrics;
+use super::store::{Blind, Store, Unavailable};
+use super::webhooks::Outbound;
+use crate::api::problem::Problem;
+use crate::auth::{Principal, Tier};
+use crate::clock::UnixMs;
+use crate::http::app::{Answer, App, Call, Found, Matched};
+use routes::{Audience, Endpoint, ROUTES};
+
+/// What handlers work with.
+#[derive(Debug)]
+pub struct Context {
+    /// What is kept.
+    pub store: Arc<dyn Store>,
+    /// The way into it.
+    pub ingest: Ingest,
+    /// Who may call.
+    pub callers: Callers,
+    /// Signs tickets and names webhook secrets.
+    pub signer: Arc<Signer>,
+    /// When the registry was blind, lately; renewed by the sweep.
+    pub blind: RwLock<Arc<Vec<Blind>>>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// How often a machine in which nothing happens checks in, in seconds.
+    pub interval_s: u64,
+    /// How webhooks are delivered.
+    pub outbound: Outbound,
+    /// Wakes calls that wait for news when the process ends.
+    pub stopping: CancellationToken,
+}
+
+impl Context {
+    /// When the registry was blind, lately.
+    pub fn blind(&self) -> Arc<Vec<Blind>> {
+        self.blind.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The registry as the HTTP server serves it.
+#[derive(Debug)]
+pub struct Registry(pub Arc<Context>);
+
+impl App for Registry {
+    fn find(&self, method: &Method, path: &str) -> Found {
+        routes::find(method, path)
+    }
+
+    fn admit<'a>(
+        &'a self,
+        route: Option<&'a Matched>,
+        _local: Option<&'a Principal>,
+        headers: &'a HeaderMap,
+    ) -> BoxFuture<'a, Result<Option<Principal>, Problem>> {
+        let audience = route.map_or(Audience::Support, |route| ROUTES[route.index].audience);
+        Box::pin(async move {
+            match audience {
+                Audience::Public => Ok(None),
+                // Without a session a page shows the way to one.
+                Audience::Page => Ok(self.0.callers.session(headers)),
+                Audience::Agent => self.machine(headers).await.map(Some),
+                Audience::Support => self.person(headers, Tier::Safe).map(Some),
+                Audience::Admin => self.person(headers, Tier::Dangerous).map(Some),
+            }
+        })
+    }
+
+    fn still_valid(&self, principal: &Principal) -> bool {
+        self.0.callers.still_valid(principal)
+    }
+
+    fn answer(self: Arc<Self>, route: Matched, call: Call) -> BoxFuture<'static, Result<Answer, Problem>> {
+        Box::pin(async move { answer(&self.0, &route, call).await })
+    }
+
+    fn count(&self, route: &'static str, status: u16) {
+        self.0.metrics.count(route, status);
+    }
+}
+
+impl Registry {
+    async fn machine(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let machine = self.0.callers.machine(headers).await.map_err(unavailable)?;
+        let machine = machine.ok_or_else(|| self.unauthorized())?;
+        Ok(Principal::known(machine.tenant, Tier::Public, machine.credential))
+    }
+
+    fn person(&self, headers: &HeaderMap, tier: Tier) -> Result<Principal, Problem> {
+        let principal = self.0.callers.person(headers).ok_or_else(|| self.unauthorized())?;
+        if principal.may(tier) {
+            return Ok(principal);
+        }
+        Err(Problem::new("forbidden", format!("key {:?} reads only; this needs an admin key", principal.id)))
+    }
+
+    fn unauthorized(&self) -> Problem {
+        self.0.metrics.unauthorized.inc();
+        Problem::new("registry_unauthorized", "no valid credential for this audience")
+    }
+}
+
+async fn answer(context: &Arc<Context>, route: &Matched, call: Call) -> Result<Answer, Problem> {
+    let endpoint = ROUTES[route.index].endpoint;
+    match endpoint {
+        Endpoint::Livez => Ok(text(StatusCode::OK, "live\n")),
+        Endpoint::Readyz => match context.store.leads().await {
+            Ok(_) => Ok(text(StatusCode::OK, "ready\n")),
+            Err(why) => Err(unavailable(why)),
+        },
+        Endpoint::CheckIn => agent::check_in(context, &call).await,
+        Endpoint::Metrics => support::metrics(context).await,
+        Endpoint::Summary => support::summary(context).await,
+        Endpoint::Tenants => support::tenants(context, &call).await,
+        Endpoint::Tenant => support::tenant(context, &call).await,
+        Endpoint::Timeline => support::timeline(context, &call).await,
+        Endpoint::Events => Ok(support::events(context, &call, None)),
+        Endpoint::TenantEvents => Ok(support::events(context, &call, Some(call.name.clone()))),
+        Endpoint::CreateTenant => admin::create_tenant(context, &call).await,
+        Endpoint::RetireTenant => admin::retire_tenant(context, &call).await,
+        Endpoint::SetCredentials => admin::set_credentials(context, &call).await,
+        Endpoint::Keys => admin::keys(context).await,
+        Endpoint::CreateKey => admin::create_key(context, &call).await,
+        Endpoint::DropKey => admin::drop_key(context, &call).await,
+        Endpoint::Webhooks => admin::webhooks(context).await,
+        Endpoint::PutWebhook => admin::put_webhook(context, &call).await,
+        Endpoint::DropWebhook => admin::drop_webhook(context, &call).await,
+        _ => pages::answer(context, endpoint, &call).await,
+    }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Answer {
+    Answer::Text(status, "text/plain; charset=utf-8", hyper::body::Bytes::from_static(text.as_bytes()))
+}
+
+/// JSON of a body of ours.
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Result<Answer, Problem> {
+    let bytes = serde_json::to_vec(body).map_err(|e| Problem::new("internal", e.to_string()))?;
+    Ok(Answer::Json(status, bytes.into(), None))
+}
+
+/// The store cannot do it now.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn unavailable(why: Unavailable) -> Problem {
+    tracing::warn!(error = %why, "the store is not available");
+    Problem::new("store_unavailable", why.0)
+}
+
+fn no_tenant(id: &str) -> Problem {
+    Problem::new("tenant_not_found", format!("there is no tenant {id:?}"))
+}
+
+fn now() -> UnixMs {
+    UnixMs::now()
+}

@@ -1,0 +1,194 @@
+//! What support reads. Nothing here changes anything.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::FutureExt as _;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::sleep;
+
+use super::{Answer, Call, Context, json, no_tenant, now, unavailable};
+use crate::api::problem::Problem;
+use crate::auth::Principal;
+use crate::http::app::{App as _, Feed};
+use crate::http::stream::PING;
+use crate::registry::query::Query;
+use crate::registry::store::{Changed, Filter, Unavailable};
+use crate::registry::tenant::Status;
+use crate::registry::view::{Fleet, Summary, TenantLine, TenantView, Timeline};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Most lines on a page.
+const PAGE: usize = 200;
+/// Lines on a page unless asked otherwise.
+const USUAL_PAGE: usize = 50;
+/// Changes close together are told together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// `/v1/support/summary`.
+pub(super) async fn summary(context: &Context) -> Result<Answer, Problem> {
+    json(StatusCode::OK, &read_summary(context).await.map_err(unavailable)?)
+}
+
+/// The fleet in numbers.
+pub(super) async fn read_summary(context: &Context) -> Result<Summary, Unavailable> {
+    let counts = context.store.counts().await?;
+    Ok(Summary { at: now(), counts, blind: context.blind().to_vec() })
+}
+
+/// `/v1/support/tenants`.
+pub(super) async fn tenants(context: &Context, call: &Call) -> Result<Answer, Problem> {
+    let names = ["status", "pairing", "finding", "region", "version", "q", "after", "limit"];
+    let query = Query::parse(call.query.as_deref(), &names)?;
+    let limit = query.number("limit", 1, PAGE as u64)?.map_or(USUAL_PAGE, |n| usize::try_from(n).unwrap_or(PAGE));
+    let fleet = read_fleet(context, filter(&query)?, query.text("after"), limit).await.map_err(unavailable)?;
+    json(StatusCode::OK, &fleet)
+}
+
+/// The filter that a query asks for.
+pub(super) fn filter(query: &Query) -> Result<Filter, Problem> {
+    let status = query.text("status").map(|name| {
+        let names: Vec<&str> = Status::ALL.iter().map(|status| status.name()).collect();
+        Status::parse(&name)
+            .ok_or_else(|| Problem::new("invalid_query", format!("status must be one of {}", names.join(", "))))
+    });
+    Ok(Filter {
+        status: status.transpose()?,
+        pairing: query.flag("pairing")?,
+        finding: query.text("finding"),
+        region: query.text("region"),
+        version: query.text("version"),
+        text: query.text("q"),
+    })
+}
+
+/// A page of the fleet.
+pub(super) async fn read_fleet(
+    context: &Context,
+    filter: Filter,
+    after: Option<String>,
+    limit: usize,
+) -> Result<Fleet, Unavailable> {
+    let mut rows = context.store.list(filter, after, limit + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let (at, blind) = (now(), context.blind());
+    let next = rows.last().filter(|_| more).map(|row| row.id.clone());
+    Ok(Fleet { at, tenants: rows.iter().map(|row| TenantLine::of(row, at, &blind)).collect(), next })
+}
+
+/// `/v1/support/tenants/{id}`.
+pub(super) async fn tenant(context: &Context, call: &Call) -> Result<Answer, Problem> {
+    Query::parse(call.query.as_deref(), &[])?;
+    let view = read_tenant(context, &call.name).await.map_err(unavailable)?;
+    json(StatusCode::OK, &view.ok_or_else(|| no_tenant(&call.name))?)
+}
+
+/// One tenant, whole.
+pub(super) async fn read_tenant(context: &Context, id: &str) -> Result<Option<TenantView>, Unavailable> {
+    let found = context.store.tenant(id.to_owned()).await?;
+    Ok(found.map(|(row, report)| TenantView::of(&row, report.as_deref(), now(), &context.blind())))
+}
+
+/// `/v1/support/tenants/{id}/timeline`.
+pub(super) async fn timeline(context: &Context, call: &Call) -> Result<Answer, Problem> {
+    let query = Query::parse(call.query.as_deref(), &["before", "limit"])?;
+    let limit = query.number("limit", 1, PAGE as u64)?.map_or(USUAL_PAGE, |n| usize::try_from(n).unwrap_or(PAGE));
+    let before = query.number("before", 1, 1 << 62)?;
+    if context.store.tenant(call.name.clone()).await.map_err(unavailable)?.is_none() {
+        return Err(no_tenant(&call.name));
+    }
+    json(StatusCode::OK, &read_timeline(context, &call.name, before, limit).await.map_err(unavailable)?)
+}
+
+/// A page of a tenant's history.
+pub(super) async fn read_timeline(
+    context: &Context,
+    id: &str,
+    before: Option<u64>,
+    limit: usize,
+) -> Result<Timeline, Unavailable> {
+    let mut entries = context.store.timeline(Some(id.to_owned()), before, limit + 1).await?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| more).map(|entry| entry.seq);
+    Ok(Timeline { at: now(), entries, next })
+}
+
+/// `/metrics`.
+pub(super) async fn metrics(context: &Context) -> Result<Answer, Problem> {
+    let counts = context.store.counts().await.map_err(unavailable)?;
+    let text = context.metrics.encode(&counts);
+    Ok(Answer::Text(StatusCode::OK, OPENMETRICS, Bytes::from(text)))
+}
+
+/// A stream that tells which tenants changed: of the fleet, or one only.
+pub(super) fn events(context: &Arc<Context>, call: &Call, tenant: Option<String>) -> Answer {
+    let (context, principal) = (context.clone(), call.principal.clone());
+    Answer::Events(Feed(Box::new(move |pieces| {
+        async move {
+            let changes = context.store.changes();
+            tell(&super::Registry(context), changes, tenant, principal, &pieces).await;
+        }
+        .boxed()
+    })))
+}
+
+async fn tell(
+    registry: &super::Registry,
+    mut changes: broadcast::Receiver<Changed>,
+    tenant: Option<String>,
+    principal: Option<Principal>,
+    pieces: &mpsc::Sender<Bytes>,
+) {
+    let mut text = String::from("retry: 2000\nevent: hello\ndata: {}\n\n");
+    loop {
+        if !principal.as_ref().is_some_and(|caller| registry.still_valid(caller)) {
+            return;
+        }
+        if !text.is_empty() && pieces.send(Bytes::from(std::mem::take(&mut text))).await.is_err() {
+            return;
+        }
+        text = tokio::select! {
+            () = pieces.closed() => return,
+            () = sleep(PING) => ": ping\n\n".to_owned(),
+            first = changes.recv() => match first {
+                Ok(changed) => gathered(changed, &mut changes, tenant.as_deref()).await,
+                Err(RecvError::Lagged(_)) => changed_text(""),
+                Err(RecvError::Closed) => return,
+            }
+        };
+    }
+}
+
+/// What changed within a moment, each tenant once.
+async fn gathered(first: Changed, changes: &mut broadcast::Receiver<Changed>, only: Option<&str>) -> String {
+    let concerns = |changed: &Changed| only.is_none_or(|id| changed.tenant.is_empty() || changed.tenant == id);
+    let mut tenants = BTreeSet::new();
+    if concerns(&first) {
+        tenants.insert(first.tenant);
+        sleep(GATHER).await;
+    }
+    loop {
+        match changes.try_recv() {
+            Ok(changed) => {
+                if concerns(&changed) && tenants.len() < 256 {
+                    tenants.insert(changed.tenant);
+                }
+            }
+            Err(broadcast::error::TryRecvError::Lagged(_)) => {
+                tenants.insert(String::new());
+            }
+            Err(_) => return tenants.iter().map(|id| changed_text(id)).collect(),
+        }
+    }
+}
+
+/// An empty id: anything may have changed.
+fn changed_text(tenant: &str) -> String {
+    format!("event: changed\ndata: {}\n\n", serde_json::json!({ "tenant": tenant }))
+}

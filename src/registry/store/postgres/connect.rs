@@ -1,0 +1,176 @@
+//! Connections: where to, the schema, what errors mean.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::super::Unavailable;
+
+/// A call is given up after this time, whatever it waits for.
+pub(super) const DEADLINE: Duration = Duration::from_secs(4);
+/// One connection is made in this time.
+const CONNECT: Duration = Duration::from_secs(2);
+/// A schema is made, or another instance that makes it is waited for, so long.
+const MIGRATE: Duration = Duration::from_secs(300);
+const CONNECTIONS: usize = 8;
+/// Schemas, each made from the one before. Never change one that was released: add the next.
+const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+/// First half of our advisory locks: `OCRG`.
+pub(super) const LOCKS: i32 = 0x4f43_5247;
+const MIGRATION_LOCK: i32 = 3;
+
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Database(tokio_postgres::Error),
+    Other(Unavailable),
+}
+
+impl Fault {
+    /// Somebody else was first, or stood in the way: the same again may succeed.
+    pub(super) fn passes(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        let passing =
+            [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION];
+        error.code().is_some_and(|code| passing.contains(code))
+    }
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Unavailable> for Fault {
+    fn from(why: Unavailable) -> Self {
+        Self::Other(why)
+    }
+}
+
+impl From<PoolError> for Fault {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => Self::Database(error),
+            PoolError::Timeout(_) => Self::Other(late()),
+            other => Self::Other(Unavailable(format!("PostgreSQL: {other}"))),
+        }
+    }
+}
+
+impl From<Fault> for Unavailable {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Other(why) => why,
+            Fault::Database(error) => match error.as_db_error() {
+                Some(error) => Self(format!("PostgreSQL refused: {} ({})", error.message(), error.code().code())),
+                None => Self(format!("PostgreSQL cannot be reached ({error})")),
+            },
+        }
+    }
+}
+
+pub(super) fn late() -> Unavailable {
+    Unavailable(format!("PostgreSQL did not answer in {} s", DEADLINE.as_secs()))
+}
+
+/// Where to connect, with limits the server keeps.
+pub(super) fn config(url: &str) -> Result<Config, String> {
+    // What is wrong is not said: it may be the password that holds a sign it should not.
+    let mut config: Config = url.parse().map_err(|_| "the PostgreSQL URL cannot be read".to_owned())?;
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err("TLS to PostgreSQL is not built in: use a socket, this machine, or a private encrypted network \
+                    (and then sslmode=disable)"
+            .to_owned());
+    }
+    let local = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+    };
+    if config.get_ssl_mode() != SslMode::Disable && !config.get_hosts().iter().all(local) {
+        return Err("PostgreSQL on another machine is reached without TLS: say sslmode=disable where the network \
+                    between is private and encrypted by itself"
+            .to_owned());
+    }
+    let limits = "-c statement_timeout=4000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
+    let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
+    config.options(options).connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30));
+    config.tcp_user_timeout(DEADLINE).application_name("openclaw-registry");
+    Ok(config)
+}
+
+/// Connections for calls, made when they are needed.
+pub(super) fn pool(config: &Config) -> Result<Pool, String> {
+    let manager =
+        Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let pool = Pool::builder(manager).max_size(CONNECTIONS).runtime(Runtime::Tokio1);
+    let pool = pool.wait_timeout(Some(DEADLINE)).create_timeout(Some(DEADLINE)).recycle_timeout(Some(DEADLINE));
+    pool.build().map_err(|e| format!("PostgreSQL: {e}"))
+}
+
+/// A connection that goes back to the others only after all went well: one that is given up in the middle of
+/// something is closed.
+#[derive(Debug)]
+pub(super) struct Lease(Option<Object>);
+
+impl Lease {
+    pub(super) async fn from(pool: &Pool) -> Result<Self, Fault> {
+        Ok(Self(Some(pool.get().await?)))
+    }
+
+    pub(super) fn client(&mut self) -> Result<&mut Object, Fault> {
+        self.0.as_mut().ok_or_else(|| Fault::Other(late()))
+    }
+
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Brings the schema to the newest; one instance at a time, all or nothing.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), Fault> {
+    let encoding: String = client.query_one("SHOW server_encoding", &[]).await?.try_get(0)?;
+    if encoding != "UTF8" {
+        return Err(Unavailable(format!("the database's encoding is {encoding}; create it with UTF8")).into());
+    }
+    let transaction = client.transaction().await?;
+    let limit = MIGRATE.as_secs();
+    transaction
+        .batch_execute(&format!(
+            "SET LOCAL statement_timeout = '{limit}s'; SET LOCAL lock_timeout = '{limit}s';
+             SET LOCAL client_min_messages = warning;
+             SELECT pg_advisory_xact_lock({LOCKS}, {MIGRATION_LOCK});
+             CREATE TABLE IF NOT EXISTS registry_schema (version integer NOT NULL)"
+        ))
+        .await?;
+    let found = transaction.query_opt("SELECT max(version) FROM registry_schema", &[]).await?;
+    let found: Option<i32> = found.map(|row| row.try_get(0)).transpose()?.flatten();
+    let version = usize::try_from(found.unwrap_or(0)).unwrap_or(usize::MAX);
+    if version > MIGRATIONS.len() {
+        return Err(Unavailable(format!(
+            "the registry's database was written by a newer version (schema {version}, this one knows {}); install \
+             that version",
+            MIGRATIONS.len()
+        ))
+        .into());
+    }
+    for step in &MIGRATIONS[version..] {
+        transaction.batch_execute(step).await?;
+        transaction
+            .batch_execute("INSERT INTO registry_schema SELECT coalesce(max(version), 0) + 1 FROM registry_schema")
+            .await?;
+    }
+    Ok(transaction.commit().await?)
+}

@@ -1,0 +1,125 @@
+//! The file: its place, its lock, its schema, and what its errors mean.
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::super::{Unavailable, facts};
+use crate::files;
+
+/// Schemas, each made from the one before. Never change one that was released: add the next.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+/// Marks the file as ours: `OCRG`.
+pub(super) const APPLICATION_ID: i32 = 0x4f43_5247;
+/// A lock of another process is waited for so long, less than the deadline of a call.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Which file a connection has open: another one may since lie at its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    pub(super) fn of(path: &Path) -> Result<Self, Unavailable> {
+        let gone = |e| {
+            Unavailable(format!(
+                "the registry's database file is gone ({e}); put it back, or restart to begin with an empty one"
+            ))
+        };
+        std::fs::metadata(path).map(|found| Self(found.dev(), found.ino())).map_err(gone)
+    }
+}
+
+/// Takes the database for this process, and makes an empty file where there is none.
+pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    if files::exists(dir) {
+        let mode = std::fs::metadata(dir).map_err(|e| format!("{}: {e}", dir.display()))?.mode();
+        if mode & 0o022 != 0 {
+            return Err(format!("{}: others may write there; give the database a directory of its own", dir.display()));
+        }
+    } else {
+        files::private_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    let file = files::open_append(&beside(path, "lock")).map_err(|e| e.to_string())?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| format!("{}: another process has it open", path.display()))?;
+    let file = files::open_append(path).map_err(|e| e.to_string())?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(|e| e.to_string())?;
+    files::sync_parent(path).map_err(|e| e.to_string())?;
+    Ok(lock)
+}
+
+/// The name of a file that belongs to the database.
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    PathBuf::from(name)
+}
+
+/// Opens an existing file.
+pub(super) fn connect(path: &Path) -> Result<(Connection, FileId), Unavailable> {
+    let id = FileId::of(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(std::fs::canonicalize(path).unwrap_or_else(|_| path.into()), flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA mmap_size = 0;
+         PRAGMA trusted_schema = OFF; PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 67108864;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok((connection, id))
+}
+
+/// Brings the schema to the newest, one step and one transaction at a time.
+pub(super) fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Unavailable> {
+    let mut version = schema(connection, migrations.len())?;
+    while let Some(step) = migrations.get(version) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        version += 1;
+        transaction.pragma_update(None, "user_version", facts::int_usize(version))?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// The schema's number; 0 for an empty file.
+pub(super) fn schema(connection: &Connection, known: usize) -> Result<usize, Unavailable> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let version = number("PRAGMA user_version")?;
+    let ours = number("PRAGMA application_id")? == i64::from(APPLICATION_ID);
+    if !ours && (version != 0 || number("SELECT count(*) FROM sqlite_schema")? != 0) {
+        return Err(Unavailable("the file is another program's database".to_owned()));
+    }
+    match usize::try_from(version) {
+        Ok(version) if version <= known => Ok(version),
+        _ => Err(Unavailable(format!(
+            "the registry's database was written by a newer version (schema {version}, this one knows {known}); install \
+             that version, or restore a backup made before it"
+        ))),
+    }
+}
+
+impl From<rusqlite::Error> for Unavailable {
+    fn from(error: rusqlite::Error) -> Self {
+        let known = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "is locked by another process",
+            Some(ErrorCode::DiskFull) => "cannot grow: the disk is full",
+            Some(ErrorCode::ReadOnly) => "is read-only",
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => "cannot be opened",
+            Some(ErrorCode::SystemIoFailure) => "cannot be read or written",
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "is damaged; restore a backup",
+            _ => "refused",
+        };
+        Self(format!("the registry's database {known} ({error})"))
+    }
+}

@@ -1,0 +1,338 @@
+//! The statements.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::super::batch::{self, Batch, MAX_ROUNDS, Owners};
+use super::super::facts::{self, Columns, Facts, Group, Wanted, int, int_u64, int_usize, ms};
+use super::super::{Blind, Counts, Filter, Key, RETIRED_DAYS, TIMELINE_DAYS, Unavailable, Webhook, Work};
+use crate::clock::UnixMs;
+use crate::registry::tenant::{Digest, Entry, Row};
+
+type Done<T> = Result<T, Unavailable>;
+
+/// Most rows of each kind removed at once.
+pub(super) const PRUNED_AT_ONCE: i64 = 1000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since, last.doc
+    FROM tenant LEFT JOIN last ON last.tenant = tenant.id ";
+
+fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
+    Ok(Columns {
+        id: row.get(0)?,
+        label: row.get(1)?,
+        created_at: row.get(2)?,
+        retired_at: row.get(3)?,
+        credentials: row.get(4)?,
+        status: row.get(5)?,
+        status_since: row.get(6)?,
+        last: row.get(7)?,
+    })
+}
+
+/// All rows of a statement.
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    mut read: impl FnMut(&rusqlite::Row<'_>) -> Done<T>,
+) -> Done<Vec<T>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Done<usize> {
+    Ok(connection.prepare_cached(sql)?.execute(params)?)
+}
+
+fn row(connection: &Connection, id: &str) -> Done<Option<Row>> {
+    let mut statement = connection.prepare_cached(&format!("{ROW} WHERE id = ?1"))?;
+    statement.query_row([id], columns).optional()?.map(Columns::row).transpose()
+}
+
+pub(super) fn owner(connection: &Connection, digest: &Digest) -> Done<Option<String>> {
+    let mut statement = connection.prepare_cached("SELECT tenant FROM credential WHERE digest = ?1")?;
+    Ok(statement.query_row([digest.as_slice()], |row| row.get(0)).optional()?)
+}
+
+pub(super) fn tenant(connection: &Connection, id: &str) -> Done<Option<(Row, Option<String>)>> {
+    let Some(row) = row(connection, id)? else { return Ok(None) };
+    let mut statement = connection.prepare_cached("SELECT doc FROM report WHERE tenant = ?1")?;
+    Ok(Some((row, statement.query_row([id], |row| row.get(0)).optional()?)))
+}
+
+/// Runs the batch on the rows as they are and writes what comes of it; also the rows as they were.
+pub(super) fn amend(transaction: &Transaction<'_>, work: &[Work]) -> Done<(Batch, HashMap<String, Row>)> {
+    let mut stored = HashMap::new();
+    for id in batch::tenants(work) {
+        if let Some(row) = row(transaction, &id)? {
+            stored.insert(id, row);
+        }
+    }
+    let mut owners = Owners::new();
+    for _ in 0..MAX_ROUNDS {
+        match batch::run(work, &stored, &owners) {
+            Ok(batch) => return write(transaction, &batch).map(|()| (batch, stored)),
+            Err(missing) => {
+                for digest in missing {
+                    owners.insert(digest, owner(transaction, &digest)?);
+                }
+            }
+        }
+    }
+    Err(Unavailable("the work asks for ever more credentials".to_owned()))
+}
+
+fn write(transaction: &Transaction<'_>, batch: &Batch) -> Done<()> {
+    for digest in &batch.freed {
+        execute(transaction, "DELETE FROM credential WHERE digest = ?1", [digest.as_slice()])?;
+    }
+    for (digest, tenant) in &batch.taken {
+        execute(transaction, "INSERT INTO credential VALUES (?1, ?2)", params![digest.as_slice(), tenant])?;
+    }
+    for row in batch.rows.values() {
+        write_row(transaction, row)?;
+    }
+    for (tenant, doc) in &batch.reports {
+        execute(
+            transaction,
+            "INSERT INTO report VALUES (?1, ?2) ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc",
+            [tenant, doc],
+        )?;
+    }
+    for entry in &batch.entries {
+        execute(
+            transaction,
+            "INSERT INTO entry (tenant, at, kind, text, data) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![entry.tenant, int(entry.at), entry.kind.name(), entry.text, entry.data.to_string()],
+        )?;
+    }
+    Ok(())
+}
+
+fn write_row(transaction: &Transaction<'_>, row: &Row) -> Done<()> {
+    let facts = Facts::of(row)?;
+    execute(
+        transaction,
+        "INSERT INTO tenant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+         ON CONFLICT (id) DO UPDATE SET label = excluded.label, created_at = excluded.created_at,
+            retired_at = excluded.retired_at, credentials = excluded.credentials, status = excluded.status,
+            status_since = excluded.status_since, due_at = excluded.due_at, waits = excluded.waits,
+            untold_since = excluded.untold_since, version = excluded.version, region = excluded.region,
+            codes = excluded.codes, search = excluded.search",
+        params![
+            row.id,
+            row.label,
+            int(row.created_at),
+            row.retired_at.map(int),
+            facts.credentials,
+            row.status.name(),
+            int(row.status_since),
+            facts.due_at,
+            facts.waits,
+            facts.untold_since,
+            facts.version,
+            facts.region,
+            facts.codes,
+            facts.search,
+        ],
+    )?;
+    match facts.last {
+        Some(doc) => execute(
+            transaction,
+            "INSERT INTO last VALUES (?1, ?2) ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc",
+            [&row.id, &doc],
+        ),
+        None => execute(transaction, "DELETE FROM last WHERE tenant = ?1", [&row.id]),
+    }?;
+    Ok(())
+}
+
+pub(super) fn list(connection: &Connection, filter: Filter, after: Option<&str>, limit: usize) -> Done<Vec<Row>> {
+    let wanted = Wanted::from(filter);
+    let sql = format!(
+        "{ROW} WHERE id > ?1 AND retired_at IS NULL AND (?2 IS NULL OR status = ?2) AND (NOT ?3 OR waits)
+            AND (?4 IS NULL OR instr(codes, ?4) > 0) AND (?5 IS NULL OR region = ?5) AND (?6 IS NULL OR version = ?6)
+            AND (?7 IS NULL OR instr(search, ?7) > 0) ORDER BY id LIMIT ?8"
+    );
+    let params = params![
+        after.unwrap_or_default(),
+        wanted.status,
+        wanted.pairing,
+        wanted.code,
+        wanted.region,
+        wanted.version,
+        wanted.text,
+        int_usize(limit),
+    ];
+    all(connection, &sql, params, |row| columns(row)?.row())
+}
+
+pub(super) fn counts(connection: &Connection) -> Done<Counts> {
+    let mut counts = Counts::default();
+    let sql = "SELECT status, waits, version, region, codes, count(*) FROM tenant WHERE retired_at IS NULL
+        GROUP BY 1, 2, 3, 4, 5";
+    all(connection, sql, [], |row| {
+        let text = |n| row.get_ref(n).map(|text| text.as_str().unwrap_or_default());
+        Group { status: text(0)?, waits: row.get(1)?, version: text(2)?, region: text(3)?, codes: text(4)? }
+            .count(&mut counts, row.get(5)?);
+        Ok(())
+    })?;
+    Ok(counts)
+}
+
+const ENTRY: &str = "SELECT seq, tenant, at, kind, text, data FROM entry ";
+
+fn entry(row: &rusqlite::Row<'_>) -> Done<Entry> {
+    let (kind, data): (String, String) = (row.get(3)?, row.get(5)?);
+    facts::entry(row.get(0)?, row.get(1)?, row.get(2)?, &kind, row.get(4)?, &data)
+}
+
+pub(super) fn timeline(
+    connection: &Connection,
+    tenant: Option<&str>,
+    before: Option<u64>,
+    limit: usize,
+) -> Done<Vec<Entry>> {
+    let (before, limit) = (before.map_or(i64::MAX, int_u64), int_usize(limit));
+    if let Some(tenant) = tenant {
+        let sql = format!("{ENTRY} WHERE tenant = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3");
+        all(connection, &sql, params![tenant, before, limit], entry)
+    } else {
+        let sql = format!("{ENTRY} WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2");
+        all(connection, &sql, params![before, limit], entry)
+    }
+}
+
+pub(super) fn entries_after(connection: &Connection, seq: u64, limit: usize) -> Done<Vec<Entry>> {
+    let sql = format!("{ENTRY} WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+    all(connection, &sql, params![int_u64(seq), int_usize(limit)], entry)
+}
+
+pub(super) fn overdue(
+    connection: &Connection,
+    now: UnixMs,
+    pending_before: UnixMs,
+    after: Option<&str>,
+    limit: usize,
+) -> Done<Vec<String>> {
+    let sql = "SELECT id FROM tenant WHERE id > ?3 AND retired_at IS NULL AND (untold_since < ?2
+        OR (due_at < ?1 AND status NOT IN ('asleep', 'unreachable'))) ORDER BY id LIMIT ?4";
+    let params = params![int(now), int(pending_before), after.unwrap_or_default(), int_usize(limit)];
+    all(connection, sql, params, |row| Ok(row.get(0)?))
+}
+
+pub(super) fn alive(transaction: &Transaction<'_>, now: UnixMs, gap_ms: u64) -> Done<()> {
+    execute(
+        transaction,
+        "INSERT INTO blind SELECT at, ?1 FROM alive WHERE ?1 - at > ?2",
+        params![int(now), int_u64(gap_ms)],
+    )?;
+    execute(transaction, "INSERT INTO alive VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET at = ?1", [int(now)])?;
+    Ok(())
+}
+
+pub(super) fn blind(connection: &Connection, since: UnixMs) -> Done<Vec<Blind>> {
+    all(connection, "SELECT from_at, to_at FROM blind WHERE to_at > ?1 ORDER BY from_at", [int(since)], |row| {
+        Ok(Blind { from: ms(row.get(0)?), to: ms(row.get(1)?) })
+    })
+}
+
+pub(super) fn prune(transaction: &Transaction<'_>, now: UnixMs) -> Done<u64> {
+    let before = |days: u64| int_u64(now.0.saturating_sub(days * DAY_MS));
+    let lines = execute(
+        transaction,
+        "DELETE FROM entry WHERE seq IN (SELECT seq FROM entry ORDER BY seq LIMIT ?2) AND at < ?1",
+        [before(TIMELINE_DAYS), PRUNED_AT_ONCE],
+    )?;
+    let blind = execute(transaction, "DELETE FROM blind WHERE to_at < ?1", [before(TIMELINE_DAYS)])?;
+    let sql = "SELECT id FROM tenant WHERE retired_at < ?1 LIMIT ?2";
+    let ids: Vec<String> = all(transaction, sql, [before(RETIRED_DAYS), PRUNED_AT_ONCE], |row| Ok(row.get(0)?))?;
+    for id in &ids {
+        if let Some(row) = row(transaction, id)? {
+            for digest in &row.credentials {
+                execute(transaction, "DELETE FROM credential WHERE digest = ?1", [digest.as_slice()])?;
+            }
+        }
+        for sql in [
+            "DELETE FROM last WHERE tenant = ?1",
+            "DELETE FROM report WHERE tenant = ?1",
+            "DELETE FROM tenant WHERE id = ?1",
+        ] {
+            execute(transaction, sql, [id])?;
+        }
+    }
+    Ok((lines + blind + ids.len()) as u64)
+}
+
+pub(super) fn keys(connection: &Connection) -> Done<Vec<Key>> {
+    all(connection, "SELECT id, digest, admin, created_at, expires_at FROM key ORDER BY id", [], |row| {
+        Ok(Key {
+            id: row.get(0)?,
+            digest: facts::digest(&row.get::<_, Vec<u8>>(1)?)?,
+            admin: row.get(2)?,
+            created_at: ms(row.get(3)?),
+            expires_at: row.get::<_, Option<i64>>(4)?.map(ms),
+        })
+    })
+}
+
+pub(super) fn put_key(transaction: &Transaction<'_>, key: &Key) -> Done<bool> {
+    let digest = key.digest.as_slice();
+    let params = params![key.id, digest, key.admin, int(key.created_at), key.expires_at.map(int)];
+    let sql = "INSERT INTO key VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING";
+    Ok(execute(transaction, sql, params)? == 1)
+}
+
+pub(super) fn drop_key(transaction: &Transaction<'_>, id: &str) -> Done<bool> {
+    Ok(execute(transaction, "DELETE FROM key WHERE id = ?1", [id])? == 1)
+}
+
+pub(super) fn webhooks(connection: &Connection) -> Done<Vec<Webhook>> {
+    let sql = "SELECT id, url, kinds, created_at, position, failures, next_at, last_error FROM webhook ORDER BY id";
+    all(connection, sql, [], |row| {
+        Ok(Webhook {
+            id: row.get(0)?,
+            url: row.get(1)?,
+            kinds: facts::kinds(&row.get::<_, String>(2)?),
+            created_at: ms(row.get(3)?),
+            cursor: row.get::<_, i64>(4)?.unsigned_abs(),
+            failures: row.get::<_, i64>(5)?.unsigned_abs(),
+            next_at: ms(row.get(6)?),
+            last_error: row.get(7)?,
+        })
+    })
+}
+
+pub(super) fn put_webhook(transaction: &Transaction<'_>, hook: &Webhook) -> Done<()> {
+    let sql = "INSERT INTO webhook SELECT ?1, ?2, ?3, ?4, coalesce(max(seq), 0), 0, 0, '' FROM entry WHERE true
+        ON CONFLICT (id) DO UPDATE SET url = excluded.url, kinds = excluded.kinds";
+    execute(transaction, sql, params![hook.id, hook.url, facts::kinds_text(&hook.kinds), int(hook.created_at)])?;
+    Ok(())
+}
+
+pub(super) fn delivered(transaction: &Transaction<'_>, hook: &Webhook) -> Done<()> {
+    // Never back: one that was added anew begins after what an earlier one of that name had yet to deliver.
+    let sql = "UPDATE webhook SET position = max(position, ?2), failures = ?3, next_at = ?4, last_error = ?5
+        WHERE id = ?1";
+    let params = params![
+        hook.id,
+        int_u64(hook.cursor),
+        int_u64(hook.failures),
+        int(hook.next_at),
+        facts::plain(&hook.last_error)
+    ];
+    execute(transaction, sql, params)?;
+    Ok(())
+}
+
+pub(super) fn drop_webhook(transaction: &Transaction<'_>, id: &str) -> Done<bool> {
+    Ok(execute(transaction, "DELETE FROM webhook WHERE id = ?1", [id])? == 1)
+}
