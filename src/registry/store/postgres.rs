@@ -119,7 +119,7 @@ fn columns(row: &Found) -> Result<Columns, Fault> {
     })
 }
 
-fn group<'a>(row: &'a Found) -> Result<(Group<'a>, i64), Fault> {
+fn group(row: &Found) -> Result<(Group<'_>, i64), Fault> {
     let (version, region, codes) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
     Ok((Group { status: row.try_get(0)?, waits: row.try_get(1)?, version, region, codes }, row.try_get(5)?))
 }

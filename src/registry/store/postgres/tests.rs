@@ -131,15 +131,12 @@ impl Went {
 async fn change_through_a_fault(store: &Postgres, went: &Went) {
     loop {
         let answer = timeout(Duration::from_secs(10), store.amend(vec![lengthen("a")])).await;
-        let refused = match answer.expect("answers within its deadline") {
-            Ok(_) => {
-                went.kept.fetch_add(1, Ordering::SeqCst);
-                went.so_far().1
-            }
-            Err(_) => {
-                went.refused.fetch_add(1, Ordering::SeqCst);
-                0
-            }
+        let refused = if answer.expect("answers within its deadline").is_ok() {
+            went.kept.fetch_add(1, Ordering::SeqCst);
+            went.so_far().1
+        } else {
+            went.refused.fetch_add(1, Ordering::SeqCst);
+            0
         };
         if refused > 0 {
             return;
