@@ -166,6 +166,11 @@ impl Page<'_> {
         self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key })).await.map(drop)
     }
 
+    /// Closes the page, and with it the connections it holds.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        self.call("Page.close", json!({})).await.map(drop)
+    }
+
     async fn call(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
         self.browser.cdp.call(Some(&self.session), method, params).await
     }

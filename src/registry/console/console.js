@@ -146,10 +146,17 @@
     timer = setTimeout(read, Math.max(delay, lastRead + PAUSE_MS - Date.now()));
   };
 
-  // Told of changes.
+  // Told of changes, while somebody looks: a browser keeps six connections to one place, over all its tabs.
+  let source = null;
   let wait = 1000;
+  const rest = () => {
+    source?.close();
+    source = null;
+    open = false;
+  };
   const listen = () => {
-    const source = new EventSource(events);
+    if (source || document.hidden) return;
+    source = new EventSource(events);
     source.addEventListener("open", () => {
       if (!open) wish(SETTLE_MS);
       open = true;
@@ -158,15 +165,16 @@
     });
     source.addEventListener("changed", () => wish(SETTLE_MS));
     source.addEventListener("error", () => {
+      const refused = source?.readyState === EventSource.CLOSED;
       open = false;
       show();
-      if (source.readyState !== EventSource.CLOSED) return;
+      if (!refused) return;
       // Refused, not interrupted: the browser does not try again by itself. Reading tells a lost session.
+      rest();
       wish(SETTLE_MS);
       setTimeout(listen, wait * (0.5 + Math.random()));
       wait = Math.min(wait * 2, LONGEST_WAIT_MS);
     });
-    addEventListener("pagehide", () => source.close(), { once: true });
   };
 
   // The keyboard.
@@ -190,7 +198,7 @@
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.closest?.("input, select, textarea, dialog");
+    const typing = event.target.closest?.("input, select, textarea, dialog[open]");
     if (typing) {
       if (event.key === "Escape") event.target.blur?.();
       return;
@@ -228,7 +236,8 @@
   tick();
   setInterval(tick, 1000);
   setInterval(() => wish(0), ANYWAY_MS);
-  document.addEventListener("visibilitychange", () => !document.hidden && again && wish(0));
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
+  addEventListener("pagehide", rest);
   addEventListener("pageshow", (event) => event.persisted && location.reload());
   listen();
 })();

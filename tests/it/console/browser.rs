@@ -75,6 +75,7 @@ async fn every_page_fits_every_screen() -> anyhow::Result<()> {
         }
         assert_eq!(page.evaluate("typeof window.hacked").await?, json!("undefined"), "{path} ran a text");
         assert_eq!(page.evaluate("getComputedStyle(document.body).margin").await?, json!("0px"), "{path} has no style");
+        page.close().await?;
     }
     chromium.close().await
 }
@@ -124,6 +125,28 @@ async fn a_change_shows_by_itself_and_moves_nothing() -> anyhow::Result<()> {
     page.wait_for("/^stale since \\d\\d:\\d\\d$/.test(document.getElementById('live').textContent)", LIMIT).await?;
     site.set_up(true);
     page.wait_for("document.getElementById('live').textContent === 'live'", LIMIT).await?;
+    chromium.close().await
+}
+
+/// A browser keeps six connections to one place: a page that nobody looks at must not hold one of them.
+#[tokio::test]
+async fn a_page_that_nobody_looks_at_holds_no_connection() -> anyhow::Result<()> {
+    let site = Site::start([("/t".to_owned(), tenant_page(&fixtures::fleet()[0].page()))]).await?;
+    let mut chromium = Chromium::start().await?;
+    let mut page = chromium.open(&site.url("/t")).await?;
+    let live = "document.getElementById('live').textContent === 'live'";
+    page.wait_for(live, LIMIT).await?;
+    assert_eq!(site.listeners(), 1);
+    let look = |hidden: bool| {
+        format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {hidden}, configurable: true }}); \
+             document.dispatchEvent(new Event('visibilitychange')); 0"
+        )
+    };
+    page.evaluate(&look(true)).await?;
+    tokio::time::timeout(LIMIT, site.until_listeners(0)).await?;
+    page.evaluate(&look(false)).await?;
+    page.wait_for(live, LIMIT).await?;
     chromium.close().await
 }
 

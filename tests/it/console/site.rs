@@ -27,6 +27,8 @@ struct Shared {
     changes: watch::Sender<u64>,
     /// False: event streams end, and everything is refused.
     up: watch::Sender<bool>,
+    /// Raised by each event stream that ends.
+    closed: watch::Sender<u64>,
 }
 
 impl Site {
@@ -34,7 +36,12 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let pages = Mutex::new(pages.into_iter().collect());
-        let shared = Arc::new(Shared { pages, changes: watch::Sender::new(0), up: watch::Sender::new(true) });
+        let shared = Arc::new(Shared {
+            pages,
+            changes: watch::Sender::new(0),
+            up: watch::Sender::new(true),
+            closed: watch::Sender::new(0),
+        });
         let inside = shared.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -52,6 +59,20 @@ impl Site {
     pub fn change(&self, path: &str, page: String) {
         self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), page);
         self.shared.changes.send_modify(|n| *n += 1);
+    }
+
+    /// How many pages listen to changes.
+    pub fn listeners(&self) -> usize {
+        self.shared.changes.receiver_count()
+    }
+
+    /// Waits until so many listen.
+    pub async fn until_listeners(&self, wanted: usize) {
+        let mut closed = self.shared.closed.subscribe();
+        while self.listeners() != wanted {
+            // The sender lives as long as we do.
+            let _ = closed.changed().await;
+        }
     }
 
     pub fn set_up(&self, up: bool) {
@@ -79,7 +100,11 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
     match path {
         "/assets/console.css" => answer(&mut stream, "200 OK", "text/css", CSS).await,
         "/assets/console.js" => answer(&mut stream, "200 OK", "text/javascript", JS).await,
-        EVENTS => tell(&mut stream, &shared).await,
+        EVENTS => {
+            tell(&mut stream, &shared).await;
+            shared.closed.send_modify(|n| *n += 1);
+            None
+        }
         _ => {
             let pages = shared.pages.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match pages.get(target).or_else(|| pages.get(path)) {
@@ -111,6 +136,7 @@ async fn tell(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
         tokio::select! {
             changed = changes.changed() => changed.ok()?,
             _ = up.wait_for(|up| !up) => return None,
+            _ = reader.read_u8() => return None,
         }
         stream.write_all(b"event: changed\ndata: {\"tenant\":\"\"}\n\n").await.ok()?;
     }
