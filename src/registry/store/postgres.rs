@@ -179,7 +179,8 @@ impl Store for Postgres {
                     AND ($6::text IS NULL OR version = $6) AND ($7::text IS NULL OR strpos(search, $7) > 0)
                     ORDER BY id LIMIT $8"
             );
-            let after = plain(&after.unwrap_or_default()).into_owned();
+            // No id holds NUL; what begins with the part before it comes after that part.
+            let after = after.unwrap_or_default().split('\0').next().unwrap_or_default().to_owned();
             let Wanted { status, pairing, code, region, version, text } = &wanted;
             self.rows(&sql, &[&after, status, pairing, code, region, version, text, &int_usize(limit)]).await
         })

@@ -150,7 +150,7 @@ async fn until(done: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(30), reached).await.expect("is reached");
+    timeout(Duration::from_secs(120), reached).await.expect("is reached");
 }
 
 /// What is there now is what was acknowledged, and at most those of which nothing was heard.
