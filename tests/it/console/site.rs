@@ -128,7 +128,8 @@ async fn answer(stream: &mut TcpStream, status: &str, kind: &str, body: &str) ->
 async fn tell(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
     let mut changes = shared.changes.subscribe();
     let mut up = shared.up.subscribe();
-    stream
+    let (mut reader, mut writer) = stream.split();
+    writer
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n: ping\n\n")
         .await
         .ok()?;
@@ -138,6 +139,6 @@ async fn tell(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
             _ = up.wait_for(|up| !up) => return None,
             _ = reader.read_u8() => return None,
         }
-        stream.write_all(b"event: changed\ndata: {\"tenant\":\"\"}\n\n").await.ok()?;
+        writer.write_all(b"event: changed\ndata: {\"tenant\":\"\"}\n\n").await.ok()?;
     }
 }
