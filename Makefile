@@ -1,11 +1,13 @@
 # `make` shows what there is to do.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt gateways packaging compat tools
+.PHONY: help demo test bench lint fmt gateways packaging postgres compat tools
 
 GATEWAYS := 2026.9.6 2026.6.11 2026.4.9
 # In CI the dependencies are exactly those of Cargo.lock, and one failed test does not hide the others.
 LOCKED := $(if $(filter true 1,$(CI)),--locked)
+# The registry with both of its stores; the sidecar is built without.
+ALL := --features postgres
 NO_FAIL_FAST := $(if $(filter true 1,$(CI)),--no-fail-fast)
 
 help: ## show this list
@@ -17,13 +19,13 @@ demo: tools ## a real gateway, a real browser that waits for approval, and the s
 	@cargo build --quiet $(LOCKED) --bin openclaw-sidecar --example demo
 	@cargo run --quiet $(LOCKED) --example demo
 
-test: tools gateways packaging ## every test, most of them against real gateways (first run: installs them, 2 GB)
+test: tools gateways packaging postgres ## every test, most of them against real gateways (first run: installs them, 2 GB)
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run $(LOCKED) $(NO_FAIL_FAST) && cargo test $(LOCKED) --doc; \
+		cargo nextest run $(ALL) $(LOCKED) $(NO_FAIL_FAST) && cargo test $(ALL) $(LOCKED) --doc; \
 	else \
-		cargo test $(LOCKED) $(NO_FAIL_FAST); \
+		cargo test $(ALL) $(LOCKED) $(NO_FAIL_FAST); \
 	fi
-	@cargo run --quiet $(LOCKED) --example compat -- --check
+	@cargo run --quiet $(ALL) $(LOCKED) --example compat -- --check
 
 compat: ## rewrite the README's table of versions from what the last tests saw
 	@cargo run --quiet $(LOCKED) --example compat -- --write
@@ -38,9 +40,10 @@ bench: tools gateways ## what things cost, beside their references (ROWS="1 2" f
 	@cargo build --release --quiet $(LOCKED) $(BENCH_TARGET) --bin openclaw-sidecar
 	@cargo run --release --quiet $(LOCKED) $(BENCH_TARGET) --example bench -- $(ROWS)
 
-lint: tools ## formatting and clippy, warnings are errors
+lint: tools ## formatting and clippy, with and without the registry; warnings are errors
 	@cargo fmt --check
-	@cargo clippy --all-targets $(LOCKED) -- -D warnings
+	@cargo clippy $(LOCKED) -- -D warnings
+	@cargo clippy --all-targets $(ALL) $(LOCKED) -- -D warnings
 
 fmt: tools ## format the code
 	@cargo fmt
@@ -50,6 +53,9 @@ gateways: tools ## install the real gateways the tests run, into target/gateways
 
 packaging: tools ## install what the tests of images and units need: podman, a small Debian (skipped where impossible)
 	@tests/packaging/install check && tests/packaging/install || true
+
+postgres: tools ## install what the tests of the PostgreSQL store need
+	@tests/postgres/install
 
 tools:
 	@.ci/check-tools

@@ -363,7 +363,10 @@ mod tests {
 
     fn faults_of(text: &str) -> String {
         match Config::parse(text, &Env::new()) {
-            Ok(config) => faults(&config).iter().map(|(key, why)| format!("{key}: {why}\n")).collect(),
+            Ok(config) => {
+                let lines: Vec<String> = faults(&config).iter().map(|(key, why)| format!("{key}: {why}")).collect();
+                lines.join("\n")
+            }
             Err(faults) => faults.to_string(),
         }
     }

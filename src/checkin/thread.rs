@@ -150,7 +150,7 @@ impl Worker<'_> {
         if self.failures == FAILURES || code == REFUSED {
             tracing::warn!(code = code.name(), "{what}");
         }
-        let found = Found::new(what).fact("failures", self.failures);
+        let found = Found::new(what);
         self.shared.state.publish(|draft| draft.snapshot.set_finding(code, Some(found)));
     }
 

@@ -156,7 +156,6 @@ fn json(status: StatusCode, body: &impl serde::Serialize) -> Result<Answer, Prob
 }
 
 /// The store cannot do it now.
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn unavailable(why: Unavailable) -> Problem {
     tracing::warn!(error = %why, "the store is not available");
     Problem::new("store_unavailable", why.0)

@@ -132,9 +132,9 @@ fn run(config: Config) -> u8 {
         .with_ansi(false)
         .with_target(false);
     if config.log.json {
-        builder.json().init()
+        builder.json().init();
     } else {
-        builder.init()
+        builder.init();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

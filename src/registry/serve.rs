@@ -125,9 +125,10 @@ fn shared(
 fn announce(bound: &Bound, certificate: &Certificate) {
     let (listener, address) = bound.describe();
     let fingerprint = certificate.fingerprint().lock().map(|f| f.clone()).unwrap_or_default();
-    match fingerprint.filter(|_| listener == "tls") {
-        Some(certificate_sha256) => tracing::info!(listener, address, certificate_sha256, "listening"),
-        None => tracing::info!(listener, address, "listening"),
+    if let Some(certificate_sha256) = fingerprint.filter(|_| listener == "tls") {
+        tracing::info!(listener, address, certificate_sha256, "listening");
+    } else {
+        tracing::info!(listener, address, "listening");
     }
 }
 

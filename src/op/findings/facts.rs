@@ -79,7 +79,7 @@ pub struct ConfigFacts {
 
 impl ConfigFacts {
     /// Takes from the configuration what a diagnosis needs.
-    pub fn read(config: &Map<String, Value>, drift: Vec<String>) -> Self {
+    pub fn read(config: &Map<String, Value>, drift: &[String]) -> Self {
         let gateway = |path: &str| Value::pointer(config.get("gateway")?, path);
         let texts = |value: Option<&Value>| -> Vec<String> {
             let items = value.and_then(Value::as_array).into_iter().flatten();

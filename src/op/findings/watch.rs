@@ -203,7 +203,7 @@ impl Watch {
                 let settled = snapshot.supervisor.as_ref().is_some_and(|s| s.state == Launched::Ready);
                 let applied: Option<Applied> = applied.as_str().and_then(|text| serde_json::from_str(text).ok());
                 let drift = applied.filter(|_| settled).map(|applied| drift(&found, &applied)).unwrap_or_default();
-                self.config = Some(ConfigFacts::read(&found, drift));
+                self.config = Some(ConfigFacts::read(&found, &drift));
                 self.config_fault = None;
             }
             Err(why) => self.config_fault = Some(why),

@@ -9,6 +9,7 @@ use crate::registry::status::span;
 use crate::registry::view::TenantView;
 
 /// One fact.
+#[expect(clippy::needless_pass_by_value, reason = "a template hands its markup over")]
 pub(super) fn row(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
@@ -36,6 +37,7 @@ pub(super) fn facts(view: &TenantView) -> Markup {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a template hands its markup over")]
 fn group(title: &str, fresh: Markup, rows: Markup) -> Markup {
     html! {
         section.group {

@@ -37,7 +37,7 @@ type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 const PRUNED_AT_ONCE: i64 = 1000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since, doc
-    FROM tenant LEFT JOIN last ON tenant = id ";
+    FROM tenant LEFT JOIN last ON last.tenant = id ";
 const ENTRY: &str = "SELECT seq, tenant, at, kind, text, data FROM entry ";
 
 /// The registry's data in a PostgreSQL database.
@@ -119,7 +119,7 @@ fn columns(row: &Found) -> Result<Columns, Fault> {
     })
 }
 
-fn group<'a>(row: &'a Found) -> Result<(Group<'a>, i64), Fault> {
+fn group(row: &Found) -> Result<(Group<'_>, i64), Fault> {
     let (version, region, codes) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
     Ok((Group { status: row.try_get(0)?, waits: row.try_get(1)?, version, region, codes }, row.try_get(5)?))
 }
@@ -179,7 +179,8 @@ impl Store for Postgres {
                     AND ($6::text IS NULL OR version = $6) AND ($7::text IS NULL OR strpos(search, $7) > 0)
                     ORDER BY id LIMIT $8"
             );
-            let after = plain(&after.unwrap_or_default()).into_owned();
+            // No id holds NUL; what begins with the part before it comes after that part.
+            let after = after.unwrap_or_default().split('\0').next().unwrap_or_default().to_owned();
             let Wanted { status, pairing, code, region, version, text } = &wanted;
             self.rows(&sql, &[&after, status, pairing, code, region, version, text, &int_usize(limit)]).await
         })
@@ -243,8 +244,8 @@ impl Store for Postgres {
         bounded(async move {
             // Locked: of several instances that come back at once, the first one notes the gap.
             let sql = "WITH was AS (SELECT at FROM alive FOR UPDATE),
-                gap AS (INSERT INTO blind SELECT at, $1 FROM was WHERE $1 - at > $2)
-                INSERT INTO alive VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET at = $1";
+                gap AS (INSERT INTO blind SELECT at, $1::bigint FROM was WHERE $1::bigint - at > $2::bigint)
+                INSERT INTO alive VALUES (1, $1::bigint) ON CONFLICT (one) DO UPDATE SET at = excluded.at";
             self.query(sql, &[&int(now), &int_u64(gap_ms)]).await.map(|_| ())
         })
     }
@@ -305,7 +306,7 @@ impl Store for Postgres {
 
     fn put_webhook(&self, webhook: Webhook) -> Answered<'_, ()> {
         bounded(async move {
-            let sql = "INSERT INTO webhook SELECT $1, $2, $3, $4, coalesce(max(seq), 0), 0, 0, '' FROM entry
+            let sql = "INSERT INTO webhook SELECT $1::text, $2::text, $3::text, $4::bigint, coalesce(max(seq), 0), 0, 0, '' FROM entry
                 ON CONFLICT (id) DO UPDATE SET url = excluded.url, kinds = excluded.kinds";
             let (url, kinds) = (plain(&webhook.url), kinds_text(&webhook.kinds));
             self.query(sql, &[&plain(&webhook.id), &url, &kinds, &int(webhook.created_at)]).await.map(|_| ())

@@ -58,6 +58,7 @@ pub fn fleet_of(text: &str) -> String {
     for map in [&mut counts.version, &mut counts.region, &mut counts.finding] {
         map.insert(text.to_owned(), 2);
     }
+    text.clone_into(&mut page.user);
     let text = Some(text.to_owned());
     page.filter = Filter {
         finding: text.clone(),
@@ -67,7 +68,6 @@ pub fn fleet_of(text: &str) -> String {
         ..page.filter
     };
     (page.after, page.fleet.next) = (text.clone(), text.clone());
-    page.user = text.unwrap_or_default();
     fleet_page(&page)
 }
 

@@ -97,12 +97,11 @@ pub(super) struct Leading {
 impl Leading {
     /// Whether this instance leads now.
     pub(super) async fn ask(&mut self, config: &Config) -> Result<bool, Unavailable> {
-        let line = match self.line.take().filter(|line| !line.client.is_closed()) {
-            Some(line) => line,
-            None => {
-                self.leads = false;
-                connect(config, None).await?
-            }
+        let line = if let Some(line) = self.line.take().filter(|line| !line.client.is_closed()) {
+            line
+        } else {
+            self.leads = false;
+            connect(config, None).await?
         };
         // Asked once: a lock that is held could be taken again, and an answer says that it is held still.
         let sql = if self.leads { "SELECT true" } else { "SELECT pg_try_advisory_lock($1, $2)" };

@@ -114,25 +114,34 @@ fn programs() -> Option<PathBuf> {
     all.into_iter().find(|dir| dir.join("initdb").exists() && dir.join("pg_ctl").exists())
 }
 
-/// Changes the tenant until the store has refused and then taken one again; how many were acknowledged, and refused.
-async fn change_through_a_fault(store: &Postgres, progress: &AtomicUsize) -> (usize, usize) {
-    let (mut kept, mut refused) = (0, 0);
-    loop {
-        let answer = timeout(Duration::from_secs(10), store.amend(vec![lengthen("a")])).await;
-        match answer.expect("answers within its deadline") {
-            Ok(_) => kept += 1,
-            Err(_) => refused += 1,
-        }
-        if answer_after_fault(kept, refused, progress) {
-            return (kept, refused);
-        }
+/// How a run through a fault went so far.
+#[derive(Debug, Default)]
+struct Went {
+    kept: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Went {
+    fn so_far(&self) -> (usize, usize) {
+        (self.kept.load(Ordering::SeqCst), self.refused.load(Ordering::SeqCst))
     }
 }
 
-fn answer_after_fault(kept: usize, refused: usize, progress: &AtomicUsize) -> bool {
-    // How many there were when the fault came: one more than that, and after a refusal, is the end.
-    let before = progress.fetch_max(if refused == 0 { kept } else { 0 }, Ordering::SeqCst);
-    refused > 0 && kept > before
+/// Changes the tenant until the store has refused, and then taken one again.
+async fn change_through_a_fault(store: &Postgres, went: &Went) {
+    loop {
+        let answer = timeout(Duration::from_secs(10), store.amend(vec![lengthen("a")])).await;
+        let refused = if answer.expect("answers within its deadline").is_ok() {
+            went.kept.fetch_add(1, Ordering::SeqCst);
+            went.so_far().1
+        } else {
+            went.refused.fetch_add(1, Ordering::SeqCst);
+            0
+        };
+        if refused > 0 {
+            return;
+        }
+    }
 }
 
 async fn until(done: impl Fn() -> bool) {
@@ -141,7 +150,7 @@ async fn until(done: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(30), reached).await.expect("is reached");
+    timeout(Duration::from_secs(120), reached).await.expect("is reached");
 }
 
 /// What is there now is what was acknowledged, and at most those of which nothing was heard.
@@ -159,9 +168,9 @@ async fn outlives_its_server() {
     assert!(store.leads().await.unwrap());
     let mut changes = store.changes();
 
-    let progress = AtomicUsize::new(0);
+    let went = Went::default();
     let crash = async {
-        until(|| progress.load(Ordering::SeqCst) >= 100).await;
+        until(|| went.so_far().0 >= 100).await;
         tokio::task::block_in_place(|| server.crash());
         let why = refused(store.tenant("a".to_owned())).await;
         assert!(why.contains("PostgreSQL cannot be reached"), "{why}");
@@ -169,20 +178,26 @@ async fn outlives_its_server() {
         refused(store.counts()).await;
         tokio::task::block_in_place(|| server.up());
     };
-    let ((kept, refused_), ()) = tokio::join!(change_through_a_fault(&store, &progress), crash);
-    nothing_is_lost(&store, kept, refused_).await;
+    tokio::join!(change_through_a_fault(&store, &went), crash);
+    let (before, unheard) = went.so_far();
+    nothing_is_lost(&store, before, unheard).await;
     let heard = async { while !changes.recv().await.is_ok_and(|told| told.tenant.is_empty()) {} };
     timeout(Duration::from_secs(10), heard).await.expect("is told that it missed something");
     assert!(store.leads().await.unwrap(), "leads again, with a new lock");
 
-    let progress = AtomicUsize::new(0);
     let before = found(&store, "a").await.unwrap().label.len();
+    let went = Went::default();
     let kill = async {
-        until(|| progress.load(Ordering::SeqCst) >= 20).await;
-        server.kill_connections("one").await;
+        // One that comes between two calls is not noticed: again, until one was.
+        while went.so_far().1 == 0 {
+            let (kept, _) = went.so_far();
+            until(|| went.so_far().0 >= kept + 20 || went.so_far().1 > 0).await;
+            server.kill_connections("one").await;
+        }
     };
-    let ((kept, refused_), ()) = tokio::join!(change_through_a_fault(&store, &progress), kill);
-    nothing_is_lost(&store, before + kept, refused_).await;
+    tokio::join!(change_through_a_fault(&store, &went), kill);
+    let (kept, unheard) = went.so_far();
+    nothing_is_lost(&store, before + kept, unheard).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
