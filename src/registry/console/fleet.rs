@@ -82,7 +82,7 @@ fn blind_banner(blind: &Blind, now: UnixMs) -> Markup {
             (icon::status(Status::Unknown).icon())
             span {
                 strong { "The registry was blind for " (span(blind.from.seconds_until(blind.to))) }
-                ", until " (time(blind.to, now, Counts::Ago)) ". Its silence is nobody's: a machine that is gone may show late."
+                ", until " (time(blind.to, now, Counts::Ago)) ". A machine that fell silent then is called unreachable later than usual."
             }
         }
     }
