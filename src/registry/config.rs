@@ -301,3 +301,27 @@ const KEYS: &[Key<Config>] = &[
         },
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_example_is_the_table() {
+        let shipped = include_str!("../../config/registry.toml");
+        assert_eq!(shipped, REGISTRY.example(), "write it anew with: openclaw-registry config init");
+    }
+
+    #[test]
+    fn faults_name_their_keys_and_secrets_are_never_shown() {
+        let env =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Env>();
+        let wrong = env(&[("OPENCLAW_REGISTRY_CHECKIN_INTERVAL_S", "5"), ("OPENCLAW_REGISTRY_LISTEN_TSL", "x")]);
+        let faults = Config::load(None, &wrong).unwrap_err().to_string();
+        assert!(faults.contains("checkin.interval_s") && faults.contains("LISTEN_TSL"), "{faults}");
+        let short = Config::load(None, &env(&[("OPENCLAW_REGISTRY_SECRET", "hunter2")])).unwrap();
+        let why = short.find_secret().unwrap_err();
+        assert!(why.contains("32") && !why.contains("hunter2") && !format!("{short:?}").contains("hunter2"));
+        assert!(Config::default().find_secret().unwrap_err().contains("openssl rand"));
+    }
+}
