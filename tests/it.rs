@@ -36,6 +36,8 @@ mod it {
     mod packaging;
     mod pairing_outcomes;
     mod real_gateway;
+    #[cfg(feature = "registry")]
+    mod registry;
     mod replay;
     mod startup;
 }

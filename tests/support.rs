@@ -22,4 +22,6 @@ pub mod gateway;
 pub mod machine;
 pub mod proxy;
 pub mod registry;
+#[cfg(feature = "registry")]
+pub mod service;
 pub mod sidecar;

@@ -242,10 +242,13 @@ impl Store for Postgres {
 
     fn alive(&self, now: UnixMs, gap_ms: u64) -> Answered<'_, ()> {
         bounded(async move {
-            // Locked: of several instances that come back at once, the first one notes the gap.
+            // Locked: of several instances that come back at once, the first one notes the gap. Counted: the gap has to
+            // be noted before the sign of life it is seen by is overwritten.
             let sql = "WITH was AS (SELECT at FROM alive FOR UPDATE),
-                gap AS (INSERT INTO blind SELECT at, $1::bigint FROM was WHERE $1::bigint - at > $2::bigint)
-                INSERT INTO alive VALUES (1, $1::bigint) ON CONFLICT (one) DO UPDATE SET at = excluded.at";
+                gap AS (INSERT INTO blind SELECT at, $1::bigint FROM was WHERE $1::bigint - at > $2::bigint RETURNING 1),
+                noted AS (SELECT count(*) FROM gap)
+                INSERT INTO alive SELECT 1, $1::bigint FROM noted
+                ON CONFLICT (one) DO UPDATE SET at = excluded.at";
             self.query(sql, &[&int(now), &int_u64(gap_ms)]).await.map(|_| ())
         })
     }

@@ -1,0 +1,4 @@
+//! The real registry, and real machines that phone home to it.
+
+mod access;
+mod life;
