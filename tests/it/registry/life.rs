@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::support::machine::{Machine, READY, needs_root};
 use crate::support::service::{Place, Service};
 
-/// From the browser's knock to what support reads.
-const AT_ONCE: Duration = Duration::from_millis(2500);
+/// From the browser's knock to what support reads: because it knocked, not because the interval is over. The time it takes
+/// is printed (2.0 s on a quiet machine).
+const AT_ONCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(30);
 /// The promise of 15 s, its grace of 30 s, and two sweeps.
 const SILENT: Duration = Duration::from_secs(90);
