@@ -174,10 +174,12 @@ pub async fn run(
     };
     core.spawn(watchdog(last.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+    // Kept to the end: a launcher that finds the line cut takes us for broken.
+    tokio::pin!(launcher_gone);
     let planned = tokio::select! {
         // What the launcher said last comes before its signal: whether the machine sleeps or stops.
         biased;
-        () = launcher_gone => None,
+        () = &mut launcher_gone => None,
         why = stop => Some(why),
     };
     tokio::join!(say_goodbye(planned, farewell, &checkins), stop_in_order(&shared, &core, &last));

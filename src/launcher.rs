@@ -404,9 +404,12 @@ impl Launcher {
             self.serve(request.id, &request.verb);
         }
         if broken {
-            // Its end follows by itself; one that only broke the rules is ended.
+            // Its end follows by itself; one that only broke the rules is ended. One that was told to end has calls to
+            // answer and its goodbye to say.
             self.daemon.channel = None;
-            self.daemon.signal(Signal::SIGKILL);
+            if self.ending.is_none() {
+                self.daemon.signal(Signal::SIGKILL);
+            }
         }
     }
 

@@ -93,7 +93,7 @@ async fn check_ins_work_under_all_hardening() -> anyhow::Result<()> {
 /// The intent is the launcher's: to sleep, to stop, or, for a gateway that is only restarted, none.
 #[tokio::test]
 async fn the_goodbye_says_whether_it_sleeps() -> anyhow::Result<()> {
-    for (running, sleep) in [(true, true), (true, false)] {
+    for (running, sleep) in [(true, true), (false, true), (true, false), (false, false)] {
         let registry = Registry::start().await?;
         let mut machine = told_of(Machine::script(OBEDIENT)?, &registry).start().await?;
         let client = machine.client();
