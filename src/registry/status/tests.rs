@@ -40,8 +40,8 @@ fn after(row: &Row, seconds: u64, blind: &[Blind]) -> Derived {
     derive(row, AT.plus_ms(seconds * 1000), blind)
 }
 
-fn bye(intent: Intent) -> Option<Bye> {
-    Some(Bye { intent, reason: "SIGTERM".to_owned() })
+fn bye(intent: Intent) -> Bye {
+    Bye { intent, reason: "SIGTERM".to_owned() }
 }
 
 #[test]
@@ -53,8 +53,8 @@ fn the_first_that_fits_is_the_status() {
     assert_eq!(at_once(|l| l.errors = vec!["disk_low".into()]), Status::Degraded);
     assert_eq!(at_once(|l| l.warnings = vec!["disk_low".into()]), Status::Ready);
     assert_eq!(at_once(|l| l.desired_error = "bad".into()), Status::Degraded);
-    assert_eq!(at_once(|l| l.bye = bye(Intent::Sleep)), Status::Asleep);
-    assert_eq!(at_once(|l| l.bye = bye(Intent::Restart)), Status::Booting);
+    assert_eq!(at_once(|l| l.bye = Some(bye(Intent::Sleep))), Status::Asleep);
+    assert_eq!(at_once(|l| l.bye = Some(bye(Intent::Restart))), Status::Booting);
     for (phase, status) in [
         ("starting", Status::Booting),
         ("seeding", Status::Booting),
@@ -76,7 +76,7 @@ fn waiting_is_a_facet_of_every_status_but_sleep() {
         let row = row(|l| (l.phase, l.pending_count, l.errors) = (phase.into(), 2, vec!["x".into()]));
         assert!(after(&row, 1, &[]).facets.contains(&Facet::PairingPending), "{phase}");
     }
-    let asleep = row(|l| (l.pending_count, l.bye) = (2, bye(Intent::Stop)));
+    let asleep = row(|l| (l.pending_count, l.bye) = (2, Some(bye(Intent::Stop))));
     assert!(!after(&asleep, 1, &[]).facets.contains(&Facet::PairingPending));
 }
 
@@ -88,8 +88,8 @@ fn silence_is_unreachable_only_past_the_promise_and_without_a_goodbye() {
     let derived = after(&silent, 451, &[]);
     assert_eq!((derived.status, derived.confidence), (Status::Unreachable, Confidence::High));
     assert!(derived.evidence.iter().any(|line| line.contains("overdue")), "{:?}", derived.evidence);
-    assert_eq!(after(&row(|l| l.bye = bye(Intent::Stop)), 1_000_000, &[]).status, Status::Asleep);
-    assert_eq!(after(&row(|l| l.bye = bye(Intent::Restart)), 451, &[]).status, Status::Unreachable);
+    assert_eq!(after(&row(|l| l.bye = Some(bye(Intent::Stop))), 1_000_000, &[]).status, Status::Asleep);
+    assert_eq!(after(&row(|l| l.bye = Some(bye(Intent::Restart))), 451, &[]).status, Status::Unreachable);
     let quiet = row(|l| l.next_s = None);
     assert_eq!(after(&quiet, 20 * 3600, &[]).status, Status::Ready);
     assert_eq!(after(&quiet, 20 * 3600, &[]).confidence, Confidence::Low);
