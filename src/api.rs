@@ -7,11 +7,10 @@ pub mod events;
 pub mod handlers;
 pub mod launch;
 pub mod problem;
-pub mod query;
 pub mod routes;
 
 #[cfg(test)]
-mod openapi;
+pub(crate) mod openapi;
 
 use std::sync::Arc;
 
@@ -104,7 +103,7 @@ pub struct Control(pub Arc<Context>);
 
 impl App for Control {
     fn find(&self, method: &Method, path: &str) -> Found {
-        routes::find(method, path)
+        routes::TABLE.find(method, path)
     }
 
     fn admit<'a>(
@@ -113,7 +112,7 @@ impl App for Control {
         local: Option<&'a Principal>,
         headers: &'a HeaderMap,
     ) -> BoxFuture<'a, Result<Option<Principal>, Problem>> {
-        let tier = route.map_or(Tier::Safe, |route| routes::ROUTES[route.index].tier);
+        let tier = route.map_or(Tier::Safe, |route| routes::ROUTES[route.index].guard);
         let admitted = if tier == Tier::Public { Ok(None) } else { self.known(tier, local, headers).map(Some) };
         Box::pin(std::future::ready(admitted))
     }

@@ -10,6 +10,8 @@
 pub mod app;
 pub mod connections;
 pub mod listen;
+pub mod query;
+pub mod route;
 pub mod screen;
 pub mod serve;
 pub mod stream;

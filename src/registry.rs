@@ -14,7 +14,6 @@ pub mod config;
 pub mod console;
 pub mod ingest;
 pub mod metrics;
-pub mod query;
 pub mod rules;
 pub mod serve;
 pub mod status;

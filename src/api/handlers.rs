@@ -15,11 +15,11 @@ use super::body::{
     PendingBody, RejectBody, RenameBody, RevokeBody, SidecarBody, StateBody,
 };
 use super::problem::Problem;
-use super::query::Query;
 use super::routes::{Endpoint, Route};
 use super::{Answer, COMMIT, Call, Context, VERSION};
 use super::{events, launch};
 use crate::clock::UnixMs;
+use crate::http::query::Query;
 use crate::json;
 use crate::op::Patience;
 use crate::op::pairing::{ChangeCommand, Target};

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::handlers::{json, parse, patience};
 use super::problem::Problem;
-use super::query::Query;
 use super::routes::Endpoint;
 use super::{Answer, Call, Context, Launch};
 use crate::clock::UnixMs;
@@ -15,6 +14,7 @@ use crate::desired::document::Document;
 use crate::desired::history::Outcome;
 use crate::desired::plan::Change;
 use crate::desired::secrets::SecretInfo;
+use crate::http::query::Query;
 use crate::http::serve::random_id;
 use crate::launcher::verbs::{Ran, Tool};
 use crate::op::Refused;

@@ -18,8 +18,9 @@ use super::routes::{Endpoint, ROUTES, Route};
 use crate::auth::Tier;
 use crate::desired::document::Document;
 use crate::desired::secrets::SecretInfo;
+use crate::http::query::Kind;
 
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+pub(crate) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().to_value()
 }
 
@@ -80,7 +81,7 @@ fn readyz() -> Value {
 }
 
 /// What any request may be refused for, before its route matters.
-const FROM_THE_HEAD: [&str; 9] = [
+pub(crate) const FROM_THE_HEAD: [&str; 9] = [
     "bad_request",
     "misdirected",
     "origin_refused",
@@ -97,13 +98,13 @@ fn problem_statuses(route: &Route) -> Vec<u16> {
     let mut statuses: Vec<u16> = problem::codes()
         .filter(|(code, ..)| match *code {
             "unauthorized" | "forbidden" | "route_not_found" | "method_not_allowed" | "internal" => {
-                route.tier > Tier::Public
+                route.guard > Tier::Public
             }
             "too_many_streams" => route.endpoint == Endpoint::Events,
             "needs_launch_mode" if matches!(route.endpoint, Endpoint::Desired | Endpoint::Secrets) => true,
             "generation_not_found" => route.endpoint == Endpoint::Desired,
             code if FROM_THE_HEAD.contains(&code) => true,
-            _ => route.tier >= Tier::Dangerous,
+            _ => route.guard >= Tier::Dangerous,
         })
         .map(|(_, status, _)| status)
         .filter(|status| !(route.endpoint == Endpoint::Readyz && *status == 503))
@@ -114,83 +115,110 @@ fn problem_statuses(route: &Route) -> Vec<u16> {
 }
 
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
-    let (media_type, answer) = good_answer(route.endpoint, generator);
-    let mut responses = Map::new();
-    responses
-        .insert("200".to_owned(), json!({ "description": "Done.", "content": { media_type: { "schema": answer } } }));
+    let mut answers = vec![("200", "Done.", Some(good_answer(route.endpoint, generator)))];
     if route.endpoint == Endpoint::Readyz {
-        let body = json!({ "application/json": { "schema": readyz() } });
-        responses.insert("503".to_owned(), json!({ "description": "Not ready.", "content": body }));
+        answers.push(("503", "Not ready.", Some(("application/json", readyz()))));
     }
     if route.endpoint == Endpoint::Decommission {
-        let body = json!({ "application/json": { "schema": schema::<GrantBody>(generator) } });
-        responses.insert("202".to_owned(), json!({ "description": "A second person must grant it.", "content": body }));
+        let body = schema::<GrantBody>(generator);
+        answers.push(("202", "A second person must grant it.", Some(("application/json", body))));
     }
     if route.endpoint == Endpoint::State {
-        responses.insert("304".to_owned(), json!({ "description": "Nothing new since If-None-Match." }));
+        answers.push(("304", "Nothing new since If-None-Match.", None));
     }
-    for status in problem_statuses(route) {
-        responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
-    }
-    let mut parameters: Vec<Value> = route
-        .params
-        .iter()
-        .map(|p| {
-            let mut schema = json!({ "type": "integer", "minimum": 0 });
-            if !p.words.is_empty() {
-                schema = json!({ "type": "string", "enum": p.words });
-            } else if p.max < u64::MAX {
-                schema["maximum"] = p.max.into();
-            }
-            json!({ "name": p.name, "in": "query", "description": p.help, "schema": schema })
-        })
-        .collect();
-    if let Some((_, name)) = route.path.split_once('{') {
-        let name = name.trim_end_matches('}');
-        let schema = json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$" });
-        parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
-    }
+    let optional = matches!(route.endpoint, Endpoint::Restart | Endpoint::Sleep | Endpoint::Doctor);
+    let body = request_body(route.endpoint, generator).map(|schema| (!optional, "application/json", schema));
+    let mut operation = describe(
+        route,
+        ("x-tier", route.guard.name()),
+        "^[A-Za-z0-9_-]{1,128}$",
+        body,
+        answers,
+        &problem_statuses(route),
+    );
     if route.endpoint == Endpoint::PutDesired {
         let help = "The newest generation in quotes, as GET /v1/desired has it for ETag; \"0\" when there is none.";
         let schema = json!({ "type": "string" });
-        parameters.push(
-            json!({ "name": "If-Match", "in": "header", "required": true, "description": help, "schema": schema }),
-        );
-    }
-    let mut operation = json!({
-        "summary": route.summary,
-        "operationId": format!("{:?}", route.endpoint).to_lowercase(),
-        "x-tier": route.tier.name(),
-        "parameters": parameters,
-        "responses": responses,
-        "security": if route.tier == Tier::Public { json!([]) } else { json!([{ "bearer": [] }]) },
-    });
-    if let Some(body) = request_body(route.endpoint, generator) {
-        let optional = matches!(route.endpoint, Endpoint::Restart | Endpoint::Sleep | Endpoint::Doctor);
-        operation["requestBody"] =
-            json!({ "required": !optional, "content": { "application/json": { "schema": body } } });
+        let header =
+            json!({ "name": "If-Match", "in": "header", "required": true, "description": help, "schema": schema });
+        operation["parameters"].as_array_mut().unwrap().push(header);
     }
     operation
 }
 
-fn document() -> Value {
+/// One operation of a program's table. An answer has its status, what it means, and media type and schema if it has a body; a
+/// request's body says whether it is required.
+pub(crate) fn describe<G, E: std::fmt::Debug>(
+    route: &crate::http::route::Route<G, E>,
+    guard: (&str, &str),
+    name_pattern: &str,
+    body: Option<(bool, &'static str, Value)>,
+    answers: Vec<(&'static str, &'static str, Option<(&'static str, Value)>)>,
+    problems: &[u16],
+) -> Value {
+    let mut responses = Map::new();
+    for (status, meaning, content) in answers {
+        let content = content.map(|(media_type, schema)| json!({ media_type: { "schema": schema } }));
+        let mut answer = json!({ "description": meaning });
+        content.into_iter().for_each(|content| answer["content"] = content);
+        responses.insert(status.to_owned(), answer);
+    }
+    for status in problems {
+        responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Problem" }));
+    }
+    let query = route
+        .params
+        .iter()
+        .map(|p| json!({ "name": p.name, "in": "query", "description": p.help, "schema": parameter(p.kind) }));
+    let name = route.path.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(name, _)| {
+        let schema = json!({ "type": "string", "pattern": name_pattern });
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    });
+    let mut operation = json!({
+        "summary": route.summary,
+        "operationId": format!("{:?}", route.endpoint).to_lowercase(),
+        guard.0: guard.1,
+        "parameters": query.chain(name).collect::<Vec<_>>(),
+        "responses": responses,
+        "security": if guard.1 == "public" { json!([]) } else { json!([{ "bearer": [] }]) },
+    });
+    if let Some((required, media_type, schema)) = body {
+        operation["requestBody"] = json!({ "required": required, "content": { media_type: { "schema": schema } } });
+    }
+    operation
+}
+
+fn parameter(kind: Kind) -> Value {
+    match kind {
+        Kind::Number(least, u64::MAX) => json!({ "type": "integer", "minimum": least }),
+        Kind::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::Words(words) => json!({ "type": "string", "enum": words }),
+        Kind::Text => json!({ "type": "string", "maxLength": 256 }),
+    }
+}
+
+/// The whole description: operations by path and method, and the problems a program may answer.
+pub(crate) fn document<'c>(
+    title: &str,
+    description: &str,
+    operations: impl FnOnce(&mut SchemaGenerator) -> Vec<(&'static str, String, Value)>,
+    codes: impl Iterator<Item = (&'c str, u16, &'c str)>,
+) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
     let mut paths: Map<String, Value> = Map::new();
-    for route in ROUTES {
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.as_str().to_lowercase()] = operation(route, &mut generator);
+    for (path, method, operation) in operations(&mut generator) {
+        paths.entry(path).or_insert_with(|| json!({}))[method.to_lowercase()] = operation;
     }
     let problem = schema::<Problem>(&mut generator);
-    let codes: Vec<Value> = problem::codes()
-        .map(|(code, status, title)| json!({ "code": code, "status": status, "title": title }))
-        .collect();
+    let codes: Vec<Value> =
+        codes.map(|(code, status, title)| json!({ "code": code, "status": status, "title": title })).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "openclaw-sidecar control API",
+            "title": title,
             "version": "1",
-            "description": "The control API beside an OpenClaw gateway. /v1 changes only by addition.",
+            "description": description,
             "license": { "name": "MIT", "identifier": "MIT" },
         },
         "paths": paths,
@@ -208,13 +236,22 @@ fn document() -> Value {
     })
 }
 
-#[test]
-fn the_shipped_description_is_what_the_source_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
-    let now = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+/// Compares a description with the file that is shipped, and writes that anew when `UPDATE_DOCS` is set.
+pub(crate) fn check_shipped(name: &str, document: &Value) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+    let now = serde_json::to_string_pretty(document).unwrap() + "\n";
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        crate::files::replace(std::path::Path::new(path), now.as_bytes(), 0o644).unwrap();
+        crate::files::replace(&path, now.as_bytes(), 0o644).unwrap();
     }
     let shipped = std::fs::read_to_string(path).unwrap();
-    assert!(shipped == now, "docs/openapi.json is out of date: UPDATE_DOCS=1 cargo test --lib openapi");
+    assert!(shipped == now, "docs/{name} is out of date: UPDATE_DOCS=1 cargo test --lib --features registry openapi");
+}
+
+#[test]
+fn the_shipped_description_is_what_the_source_says() {
+    let operations = |generator: &mut SchemaGenerator| {
+        ROUTES.iter().map(|route| (route.path, route.method.to_string(), operation(route, generator))).collect()
+    };
+    let about = "The control API beside an OpenClaw gateway. /v1 changes only by addition.";
+    check_shipped("openapi.json", &document("openclaw-sidecar control API", about, operations, problem::codes()));
 }

@@ -168,7 +168,7 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
         Some("Make room on the disk of state_dir."),
     ),
     ("too_many_streams", 429, "Too many event streams are open", true, Some("Close one, or use /v1/state?wait_gen=.")),
-    ("internal", 500, "The sidecar failed", true, Some("See the sidecar's log for the request id.")),
+    ("internal", 500, "Something failed inside", true, Some("See the log for the request id.")),
     (
         "needs_launch_mode",
         501,
@@ -255,7 +255,7 @@ impl Problem {
             .chain(REGISTRY_CODES)
             .find(|(c, ..)| *c == code)
             .copied()
-            .unwrap_or((code, 500, "The sidecar failed", false, None));
+            .unwrap_or((code, 500, "Something failed inside", false, None));
         Self {
             type_uri: format!("urn:openclaw-sidecar:problem:{code}"),
             title,
@@ -326,8 +326,14 @@ impl From<Refused> for Problem {
 
 /// All codes, for the description of the API.
 #[cfg(test)]
-pub(super) fn codes() -> impl Iterator<Item = (&'static str, u16, &'static str)> {
+pub(crate) fn codes() -> impl Iterator<Item = (&'static str, u16, &'static str)> {
     CODES.iter().map(|(code, status, title, ..)| (*code, *status, *title))
+}
+
+/// Those of the registry alone.
+#[cfg(all(test, feature = "registry"))]
+pub(crate) fn registry_codes() -> impl Iterator<Item = (&'static str, u16, &'static str)> {
+    REGISTRY_CODES.iter().map(|(code, status, title, ..)| (*code, *status, *title))
 }
 
 #[cfg(test)]
@@ -369,7 +375,7 @@ mod tests {
             let code = refused.code();
             let problem = Problem::from(refused);
             assert_eq!(problem.code, code);
-            assert_ne!(problem.title, "The sidecar failed", "{code} is missing in the table");
+            assert_ne!(problem.title, "Something failed inside", "{code} is missing in the table");
         }
     }
 
@@ -378,15 +384,32 @@ mod tests {
         let sources = [
             include_str!("handlers.rs"),
             include_str!("launch.rs"),
-            include_str!("query.rs"),
+            include_str!("../http/query.rs"),
             include_str!("../http/screen.rs"),
             include_str!("../http/serve.rs"),
             include_str!("body.rs"),
         ];
+        assert_known(&sources, &codes().map(|(code, ..)| code).collect::<Vec<_>>());
+    }
+
+    fn assert_known(sources: &[&str], known: &[&str]) {
         for source in sources {
             for code in source.split("Problem::new(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-                assert!(codes().any(|(known, ..)| known == code), "{code} is missing in the table");
+                assert!(known.contains(&code), "{code} is missing in the table");
             }
         }
+    }
+
+    #[cfg(feature = "registry")]
+    #[test]
+    fn every_code_of_the_registry_is_in_its_table() {
+        let sources = [
+            include_str!("../registry/api.rs"),
+            include_str!("../registry/api/admin.rs"),
+            include_str!("../registry/api/agent.rs"),
+            include_str!("../registry/api/pages.rs"),
+            include_str!("../registry/api/support.rs"),
+        ];
+        assert_known(&sources, &codes().chain(registry_codes()).map(|(code, ..)| code).collect::<Vec<_>>());
     }
 }

@@ -28,6 +28,7 @@ pub const NEXT_S: std::ops::RangeInclusive<u64> = 15..=3600;
 
 /// One check-in. Ordered by `(epoch, boot_id, seq)`, never by a clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CheckIn {
     /// The tenant, as the control plane named it.
     pub tenant: String,
@@ -62,6 +63,7 @@ pub struct CheckIn {
 
 /// A planned goodbye.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bye {
     /// What becomes of the machine.
     pub intent: Intent,
@@ -72,6 +74,7 @@ pub struct Bye {
 
 /// What becomes of a machine that says goodbye.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
     /// It sleeps until somebody wakes it.
@@ -89,6 +92,7 @@ pub enum Intent {
 
 /// The newest audit record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditHead {
     /// Its position, from 1.
     pub seq: u64,
@@ -98,6 +102,7 @@ pub struct AuditHead {
 
 /// One audit record, without anything secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditEvent {
     /// Its position in the machine's audit.
     pub seq: u64,
@@ -119,6 +124,7 @@ pub struct AuditEvent {
 
 /// The state of a machine, in texts that are cut to a bound each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Report {
     /// The gateway's phase by the name the control API gives it.
@@ -153,6 +159,7 @@ pub struct Report {
 
 /// The sidecar.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Sidecar {
     /// Its version.
@@ -171,6 +178,7 @@ pub struct Sidecar {
 
 /// The gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Gateway {
     /// Its version; empty while unknown.
@@ -189,6 +197,7 @@ pub struct Gateway {
 
 /// Pairing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Pairing {
     /// Who may be approved without a person.
@@ -209,6 +218,7 @@ pub struct Pairing {
 
 /// A request that waits for approval.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Pending {
     /// `device`, `node` or `channel`.
@@ -239,6 +249,7 @@ pub struct Pending {
 
 /// The desired state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Desired {
     /// Newest generation; 0 when there is none.
@@ -252,6 +263,7 @@ pub struct Desired {
 
 /// Where the machine runs, as its environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Platform {
     /// `fly`, `railway`, `systemd`, `docker` or `other`.
@@ -266,6 +278,7 @@ pub struct Platform {
 
 /// How the machine is doing; told along, never a reason to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Host {
     /// Memory that can still be had, in MiB.
@@ -281,6 +294,7 @@ pub struct Host {
 
 /// A diagnosed problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Finding {
     /// Stable name.
@@ -300,6 +314,7 @@ pub struct Finding {
 
 /// The registry's answer: scheduling, never a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Answer {
     /// What was taken.
     pub ack: Ack,
@@ -309,6 +324,7 @@ pub struct Answer {
 
 /// What the registry took.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ack {
     /// Of the process that sent it.
     pub boot_id: String,

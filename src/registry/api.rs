@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod agent;
+#[cfg(test)]
+mod openapi;
 pub mod pages;
 pub mod routes;
 pub mod support;
@@ -9,6 +11,7 @@ pub mod support;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::future::BoxFuture;
+use hyper::body::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,8 @@ use crate::api::problem::Problem;
 use crate::auth::{Principal, Tier};
 use crate::clock::UnixMs;
 use crate::http::app::{Answer, App, Call, Found, Matched};
-use routes::{Audience, Endpoint, ROUTES};
+use crate::http::query::Query;
+use routes::{Audience, Endpoint, ROUTES, TABLE};
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ pub struct Registry(pub Arc<Context>);
 
 impl App for Registry {
     fn find(&self, method: &Method, path: &str) -> Found {
-        routes::find(method, path)
+        TABLE.find(method, path)
     }
 
     fn admit<'a>(
@@ -69,7 +73,7 @@ impl App for Registry {
         _local: Option<&'a Principal>,
         headers: &'a HeaderMap,
     ) -> BoxFuture<'a, Result<Option<Principal>, Problem>> {
-        let audience = route.map_or(Audience::Support, |route| ROUTES[route.index].audience);
+        let audience = route.map_or(Audience::Support, |route| ROUTES[route.index].guard);
         Box::pin(async move {
             match audience {
                 Audience::Public => Ok(None),
@@ -117,19 +121,26 @@ impl Registry {
 }
 
 async fn answer(context: &Arc<Context>, route: &Matched, call: Call) -> Result<Answer, Problem> {
-    let endpoint = ROUTES[route.index].endpoint;
+    let route = &ROUTES[route.index];
+    let query = match Query::decode(call.query.as_deref().unwrap_or_default().as_bytes(), route.params) {
+        Ok(query) => query,
+        Err(problem) if route.guard == Audience::Page => return Ok(pages::problem_page(&problem)),
+        Err(problem) => return Err(problem),
+    };
+    let endpoint = route.endpoint;
     match endpoint {
         Endpoint::Livez => Ok(text(StatusCode::OK, "live\n")),
         Endpoint::Readyz => match context.store.leads().await {
             Ok(_) => Ok(text(StatusCode::OK, "ready\n")),
             Err(why) => Err(unavailable(why)),
         },
+        Endpoint::OpenApi => Ok(Answer::Text(StatusCode::OK, "application/json", Bytes::from_static(OPENAPI))),
         Endpoint::CheckIn => agent::check_in(context, &call).await,
         Endpoint::Metrics => support::metrics(context).await,
         Endpoint::Summary => support::summary(context).await,
-        Endpoint::Tenants => support::tenants(context, &call).await,
+        Endpoint::Tenants => support::tenants(context, &query).await,
         Endpoint::Tenant => support::tenant(context, &call).await,
-        Endpoint::Timeline => support::timeline(context, &call).await,
+        Endpoint::Timeline => support::timeline(context, &call, &query).await,
         Endpoint::Events => Ok(support::events(context, &call, None)),
         Endpoint::TenantEvents => Ok(support::events(context, &call, Some(call.name.clone()))),
         Endpoint::CreateTenant => admin::create_tenant(context, &call).await,
@@ -141,12 +152,14 @@ async fn answer(context: &Arc<Context>, route: &Matched, call: Call) -> Result<A
         Endpoint::Webhooks => admin::webhooks(context).await,
         Endpoint::PutWebhook => admin::put_webhook(context, &call).await,
         Endpoint::DropWebhook => admin::drop_webhook(context, &call).await,
-        _ => pages::answer(context, endpoint, &call).await,
+        _ => pages::answer(context, endpoint, &call, &query).await,
     }
 }
 
+const OPENAPI: &[u8] = include_bytes!("../../docs/registry-openapi.json");
+
 fn text(status: StatusCode, text: &'static str) -> Answer {
-    Answer::Text(status, "text/plain; charset=utf-8", hyper::body::Bytes::from_static(text.as_bytes()))
+    Answer::Text(status, "text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
 }
 
 /// JSON of a body of ours.

@@ -34,6 +34,7 @@ const RESTORED_MS: u64 = 24 * 3_600_000;
 
 /// How sure a status is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
     /// Heard lately, as promised.
@@ -46,6 +47,7 @@ pub enum Confidence {
 
 /// Facts that no status may hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Facet {
     /// Somebody waits to be let in.

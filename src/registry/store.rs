@@ -123,6 +123,7 @@ pub struct Filter {
 
 /// How many tenants are how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
     /// By stored status name.
     pub status: BTreeMap<String, u64>,
@@ -174,6 +175,7 @@ pub struct Webhook {
 
 /// A time in which no instance of the registry was running, or none could write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Blind {
     /// Last sign of life before.
     pub from: UnixMs,

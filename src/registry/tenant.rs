@@ -14,6 +14,7 @@ pub const MAX_CREDENTIALS: usize = 2;
 
 /// How a tenant is, as support sees it. The order is the order of urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// It was expected and did not come, and had not said goodbye.
@@ -50,8 +51,18 @@ impl Status {
         Self::Asleep,
     ];
 
+    /// Their names, in the same order.
+    pub const NAMES: [&'static str; 9] = {
+        let (mut names, mut n) = ([""; 9], 0);
+        while n < names.len() {
+            names[n] = Self::ALL[n].name();
+            n += 1;
+        }
+        names
+    };
+
     /// The name in the API and the store.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
             Self::Crashed => "crashed",
@@ -194,6 +205,7 @@ pub fn is_id(id: &str) -> bool {
 
 /// One line of a tenant's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// Position in the history of the whole fleet; given by the store.
     pub seq: u64,
@@ -211,6 +223,7 @@ pub struct Entry {
 
 /// Kinds of history lines; webhooks choose by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EntryKind {
     /// The tenant was created.

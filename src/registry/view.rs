@@ -10,6 +10,7 @@ use crate::clock::UnixMs;
 
 /// One line of the fleet.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TenantLine {
     /// The tenant.
     pub id: String,
@@ -46,6 +47,7 @@ pub struct TenantLine {
 
 /// A page of the fleet.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Fleet {
     /// When this was read.
     pub at: UnixMs,
@@ -57,6 +59,7 @@ pub struct Fleet {
 
 /// The fleet in numbers.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// When this was read.
     pub at: UnixMs,
@@ -68,6 +71,7 @@ pub struct Summary {
 
 /// One tenant, whole.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TenantView {
     /// When this was read.
     pub at: UnixMs,
@@ -92,6 +96,7 @@ pub struct TenantView {
 
 /// A page of a tenant's history.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Timeline {
     /// When this was read.
     pub at: UnixMs,

@@ -24,8 +24,9 @@ const MAX_KEYS: usize = 200;
 const MAX_WEBHOOKS: usize = 20;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewTenant {
+pub(super) struct NewTenant {
     id: String,
     #[serde(default)]
     label: String,
@@ -36,7 +37,8 @@ struct NewTenant {
 
 /// What becomes of a tenant that was created, or had its credentials changed.
 #[derive(Debug, Serialize)]
-struct TenantReply {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct TenantReply {
     id: String,
     outcome: &'static str,
     /// Shown once, and only where it was made here.
@@ -80,6 +82,14 @@ pub(super) async fn create_tenant(context: &Arc<Context>, call: &Call) -> Result
     }
 }
 
+/// What became of a thing that was named in the path.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct DoneReply<'a> {
+    id: &'a str,
+    outcome: &'static str,
+}
+
 pub(super) async fn retire_tenant(context: &Arc<Context>, call: &Call) -> Result<Answer, Problem> {
     let (at, actor) = (now(), call.caller.actor.clone());
     let act = move |row: Option<&Row>| match row {
@@ -93,14 +103,15 @@ pub(super) async fn retire_tenant(context: &Arc<Context>, call: &Call) -> Result
     };
     match amend(context, &call.name, act).await? {
         Outcome::NoTenant => Err(no_tenant(&call.name)),
-        Outcome::Unchanged => json(StatusCode::OK, &value!({ "id": call.name, "outcome": "retired_before" })),
-        _ => json(StatusCode::OK, &value!({ "id": call.name, "outcome": "retired" })),
+        Outcome::Unchanged => json(StatusCode::OK, &DoneReply { id: &call.name, outcome: "retired_before" }),
+        _ => json(StatusCode::OK, &DoneReply { id: &call.name, outcome: "retired" }),
     }
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewCredentials {
+pub(super) struct NewCredentials {
     /// SHA-256 of each credential that counts from now on: the one in use and, for a rotation, the next.
     credentials_sha256: Vec<String>,
 }
@@ -138,28 +149,46 @@ pub(super) async fn set_credentials(context: &Arc<Context>, call: &Call) -> Resu
 }
 
 #[derive(Serialize)]
-struct KeyLine {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct KeyLine {
     id: String,
     admin: bool,
     created_at: UnixMs,
     expires_at: Option<UnixMs>,
 }
 
+/// The keys made here; those in the configuration are not among them.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct KeysReply {
+    keys: Vec<KeyLine>,
+}
+
 pub(super) async fn keys(context: &Context) -> Result<Answer, Problem> {
     let keys = context.store.keys().await.map_err(unavailable)?;
     let line =
         |key: Key| KeyLine { id: key.id, admin: key.admin, created_at: key.created_at, expires_at: key.expires_at };
-    json(StatusCode::OK, &value!({ "keys": keys.into_iter().map(line).collect::<Vec<_>>() }))
+    json(StatusCode::OK, &KeysReply { keys: keys.into_iter().map(line).collect() })
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewKey {
+pub(super) struct NewKey {
     id: String,
     #[serde(default)]
     admin: bool,
     #[serde(default)]
     expires_at: Option<UnixMs>,
+}
+
+/// A new key, shown this once.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct KeyReply<'a> {
+    id: &'a str,
+    key: &'a str,
+    admin: bool,
 }
 
 pub(super) async fn create_key(context: &Context, call: &Call) -> Result<Answer, Problem> {
@@ -187,7 +216,7 @@ pub(super) async fn create_key(context: &Context, call: &Call) -> Result<Answer,
         return Err(taken());
     }
     context.callers.refresh().await.map_err(unavailable)?;
-    json(StatusCode::CREATED, &value!({ "id": body.id, "key": token.expose(), "admin": body.admin }))
+    json(StatusCode::CREATED, &KeyReply { id: &body.id, key: token.expose(), admin: body.admin })
 }
 
 pub(super) async fn drop_key(context: &Context, call: &Call) -> Result<Answer, Problem> {
@@ -195,11 +224,12 @@ pub(super) async fn drop_key(context: &Context, call: &Call) -> Result<Answer, P
         return Err(Problem::new("key_not_found", format!("no key named {:?} was made here", call.name)));
     }
     context.callers.refresh().await.map_err(unavailable)?;
-    json(StatusCode::OK, &value!({ "id": call.name, "outcome": "removed" }))
+    json(StatusCode::OK, &DoneReply { id: &call.name, outcome: "removed" })
 }
 
 #[derive(Serialize)]
-struct WebhookLine {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct WebhookLine {
     id: String,
     url: String,
     kinds: Vec<EntryKind>,
@@ -208,6 +238,13 @@ struct WebhookLine {
     failures: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
     last_error: String,
+}
+
+/// The webhooks and how they do.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct WebhooksReply {
+    webhooks: Vec<WebhookLine>,
 }
 
 pub(super) async fn webhooks(context: &Context) -> Result<Answer, Problem> {
@@ -221,16 +258,26 @@ pub(super) async fn webhooks(context: &Context) -> Result<Answer, Problem> {
         failures: webhook.failures,
         last_error: webhook.last_error,
     };
-    json(StatusCode::OK, &value!({ "webhooks": webhooks.into_iter().map(line).collect::<Vec<_>>() }))
+    json(StatusCode::OK, &WebhooksReply { webhooks: webhooks.into_iter().map(line).collect() })
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct NewWebhook {
+pub(super) struct NewWebhook {
     url: String,
     /// Kinds of history lines; the usual ones without it.
     #[serde(default)]
     kinds: Vec<String>,
+}
+
+/// A webhook, and the secret that signs its deliveries.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct WebhookReply {
+    id: String,
+    kinds: Vec<EntryKind>,
+    secret: String,
 }
 
 pub(super) async fn put_webhook(context: &Context, call: &Call) -> Result<Answer, Problem> {
@@ -255,8 +302,8 @@ pub(super) async fn put_webhook(context: &Context, call: &Call) -> Result<Answer
         next_at: now(),
         last_error: String::new(),
     };
-    let shown =
-        value!({ "id": webhook.id, "kinds": webhook.kinds, "secret": webhooks::secret(&context.signer, &webhook) });
+    let secret = webhooks::secret(&context.signer, &webhook);
+    let shown = WebhookReply { id: webhook.id.clone(), kinds: webhook.kinds.clone(), secret };
     context.store.put_webhook(webhook).await.map_err(unavailable)?;
     json(StatusCode::OK, &shown)
 }
@@ -265,7 +312,7 @@ pub(super) async fn drop_webhook(context: &Context, call: &Call) -> Result<Answe
     if !context.store.drop_webhook(call.name.clone()).await.map_err(unavailable)? {
         return Err(Problem::new("webhook_not_found", format!("there is no webhook {:?}", call.name)));
     }
-    json(StatusCode::OK, &value!({ "id": call.name, "outcome": "removed" }))
+    json(StatusCode::OK, &DoneReply { id: &call.name, outcome: "removed" })
 }
 
 async fn amend(

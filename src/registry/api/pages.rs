@@ -7,11 +7,12 @@ use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION
 use hyper::{Response, StatusCode};
 use tokio::time::sleep;
 
+use super::routes::KEY;
 use super::{Answer, Call, Context, Endpoint, support};
 use crate::api::problem::Problem;
+use crate::http::query::Query;
 use crate::registry::callers::COOKIE_NAME;
 use crate::registry::console::{self, FleetPage, TenantPage};
-use crate::registry::query::Query;
 use crate::registry::store::Unavailable;
 use crate::registry::tenant::is_id;
 
@@ -28,7 +29,12 @@ const LINES: usize = 40;
 /// A wrong key costs so long: guessing 256 bits is hopeless, but noise is not welcome either.
 const WRONG_KEY: Duration = Duration::from_millis(500);
 
-pub(super) async fn answer(context: &Arc<Context>, endpoint: Endpoint, call: &Call) -> Result<Answer, Problem> {
+pub(super) async fn answer(
+    context: &Arc<Context>,
+    endpoint: Endpoint,
+    call: &Call,
+    query: &Query,
+) -> Result<Answer, Problem> {
     let user = call.principal.as_ref().map(|principal| principal.id.clone());
     let done = match (endpoint, user) {
         (Endpoint::Style, _) => return Ok(asset("text/css; charset=utf-8", console::CSS)),
@@ -36,10 +42,10 @@ pub(super) async fn answer(context: &Arc<Context>, endpoint: Endpoint, call: &Ca
         (Endpoint::Login, _) => return Ok(login(context, call).await),
         (Endpoint::Logout, _) => return Ok(logout()),
         (Endpoint::PageEvents, None) => return Err(Problem::new("registry_unauthorized", "no session")),
-        (Endpoint::PageEvents, Some(_)) => return events(context, call),
+        (Endpoint::PageEvents, Some(_)) => return events(context, call, query),
         (_, None) => return Ok(page(StatusCode::UNAUTHORIZED, console::login_page(None))),
-        (Endpoint::TenantPage, Some(user)) => tenant(context, call, user).await,
-        (_, Some(user)) => fleet(context, call, user).await,
+        (Endpoint::TenantPage, Some(user)) => tenant(context, call, query, user).await,
+        (_, Some(user)) => fleet(context, query, user).await,
     };
     Ok(match done {
         Ok(html) => page(StatusCode::OK, html),
@@ -47,36 +53,32 @@ pub(super) async fn answer(context: &Arc<Context>, endpoint: Endpoint, call: &Ca
     })
 }
 
-async fn fleet(context: &Context, call: &Call, user: String) -> Result<String, Problem> {
-    let names = ["status", "pairing", "finding", "region", "version", "q", "after"];
-    let query = Query::parse(call.query.as_deref(), &names)?;
-    let (filter, after) = (support::filter(&query)?, query.text("after"));
+async fn fleet(context: &Context, query: &Query, user: String) -> Result<String, Problem> {
+    let (filter, after) = (support::filter(query), support::after(query));
     let summary = support::read_summary(context).await.map_err(away)?;
     let fleet = support::read_fleet(context, filter.clone(), after.clone(), PAGE).await.map_err(away)?;
     Ok(console::fleet_page(&FleetPage { summary, fleet, filter, after, user }))
 }
 
-async fn tenant(context: &Context, call: &Call, user: String) -> Result<String, Problem> {
-    let query = Query::parse(call.query.as_deref(), &["before"])?;
-    let before = query.number("before", 1, 1 << 62)?;
+async fn tenant(context: &Context, call: &Call, query: &Query, user: String) -> Result<String, Problem> {
+    let before = query.number("before");
     let view = support::read_tenant(context, &call.name).await.map_err(away)?;
     let view = view.ok_or_else(|| super::no_tenant(&call.name))?;
     let timeline = support::read_timeline(context, &call.name, before, LINES).await.map_err(away)?;
     Ok(console::tenant_page(&TenantPage { view, timeline, before, user }))
 }
 
-fn events(context: &Arc<Context>, call: &Call) -> Result<Answer, Problem> {
-    let query = Query::parse(call.query.as_deref(), &["tenant"])?;
+fn events(context: &Arc<Context>, call: &Call, query: &Query) -> Result<Answer, Problem> {
     let tenant = query.text("tenant");
-    if tenant.as_deref().is_some_and(|id| !is_id(id)) {
+    if tenant.is_some_and(|id| !is_id(id)) {
         return Err(Problem::new("invalid_query", "tenant is no id of a tenant"));
     }
-    Ok(support::events(context, call, tenant))
+    Ok(support::events(context, call, tenant.map(str::to_owned)))
 }
 
 async fn login(context: &Context, call: &Call) -> Answer {
-    let body = String::from_utf8_lossy(&call.body).into_owned();
-    let key = Query::parse(Some(&body), &["key"]).ok().and_then(|form| form.text("key"));
+    let form = Query::decode(&call.body, &[KEY]).ok();
+    let key = form.as_ref().and_then(|form| form.text("key"));
     let Some(principal) = key.and_then(|key| context.callers.by_key(key.trim())) else {
         context.metrics.unauthorized.inc();
         sleep(WRONG_KEY).await;
@@ -101,7 +103,8 @@ fn go_home(cookie: &str) -> Answer {
     Answer::Other(Box::new(response))
 }
 
-fn problem_page(problem: &Problem) -> Answer {
+/// A problem as people see it.
+pub(super) fn problem_page(problem: &Problem) -> Answer {
     let remedy = problem.remedy.as_deref().unwrap_or_default();
     let html = console::problem_page(problem.status, problem.title, &problem.detail, remedy);
     page(problem.status(), html)

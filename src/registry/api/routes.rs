@@ -4,8 +4,10 @@ use hyper::Method;
 
 use crate::checkin::wire;
 use crate::http::MAX_BODY;
-use crate::http::app::{Found, Matched, Takes};
-use crate::registry::tenant::is_id;
+use crate::http::app::Takes;
+use crate::http::query::{Kind, Param};
+use crate::http::route::{self, Table, routes};
+use crate::registry::tenant::{Status, is_id};
 
 /// Who a route is for. No credential of one audience is good for another, but that an admin also reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub enum Audience {
 pub enum Endpoint {
     Livez,
     Readyz,
+    OpenApi,
     CheckIn,
     Metrics,
     Summary,
@@ -54,102 +57,91 @@ pub enum Endpoint {
     PageEvents,
 }
 
-/// One row of the table.
-#[derive(Debug)]
-pub struct Route {
-    /// The method.
-    pub method: Method,
-    /// The path; a segment in braces stands for one name.
-    pub path: &'static str,
-    /// Who it is for.
-    pub audience: Audience,
-    /// What it does.
-    pub endpoint: Endpoint,
-    /// One line about it.
-    pub summary: &'static str,
-}
+/// One row of the table; its guard is who it is for.
+pub type Route = route::Route<Audience, Endpoint>;
 
-macro_rules! route {
-    ($method:ident $path:literal $audience:ident $endpoint:ident $summary:literal) => {
-        Route {
-            method: Method::$method,
-            path: $path,
-            audience: Audience::$audience,
-            endpoint: Endpoint::$endpoint,
-            summary: $summary,
-        }
-    };
-}
+/// Most lines on a page.
+pub const PAGE: u64 = 200;
+/// The largest position of a history line.
+const LAST: u64 = 1 << 62;
+
+const STATUS: Param = Param { name: "status", kind: Kind::Words(&Status::NAMES), help: "Only tenants of this status." };
+const PAIRING: Param = Param {
+    name: "pairing",
+    kind: Kind::Words(&["1", "true", "0", "false"]),
+    help: "1: only tenants in which somebody waits to be let in, whatever their status.",
+};
+const FINDING: Param = Param { name: "finding", kind: Kind::Text, help: "Only tenants with this finding open." };
+const REGION: Param = Param { name: "region", kind: Kind::Text, help: "Only tenants in this region." };
+const VERSION: Param = Param { name: "version", kind: Kind::Text, help: "Only tenants with this gateway version." };
+const Q: Param =
+    Param { name: "q", kind: Kind::Text, help: "Only tenants with this text in id or label, in any case." };
+const AFTER: Param =
+    Param { name: "after", kind: Kind::Text, help: "Where the page begins: `next` of the one before." };
+const BEFORE: Param = Param {
+    name: "before",
+    kind: Kind::Number(1, LAST),
+    help: "Lines before this position: `next` of the page before.",
+};
+const LIMIT: Param =
+    Param { name: "limit", kind: Kind::Number(1, PAGE), help: "Most lines in the answer; default 50." };
+const TENANT: Param = Param { name: "tenant", kind: Kind::Text, help: "Only changes of this tenant." };
+/// The one field of the form that makes a session.
+pub(super) const KEY: Param = Param { name: "key", kind: Kind::Text, help: "A support or admin key." };
 
 /// Every route there is.
-pub const ROUTES: &[Route] = &[
-    route!(GET "/livez" Public Livez "The registry runs."),
-    route!(GET "/readyz" Public Readyz "200 while the store answers."),
-    route!(POST "/v1/agent/checkin" Agent CheckIn "A machine's state; answered once it is durable."),
-    route!(GET "/v1/support/summary" Support Summary "The fleet in numbers."),
-    route!(GET "/v1/support/tenants" Support Tenants "Tenants by id, filtered and paged."),
-    route!(GET "/v1/support/tenants/{id}" Support Tenant "One tenant, whole."),
-    route!(GET "/v1/support/tenants/{id}/timeline" Support Timeline "Its history, newest first."),
-    route!(GET "/v1/support/tenants/{id}/events" Support TenantEvents "Server-Sent Events: it changed."),
-    route!(GET "/v1/support/events" Support Events "Server-Sent Events: which tenant changed."),
-    route!(GET "/metrics" Support Metrics "OpenMetrics of the fleet and of this instance."),
-    route!(POST "/v1/admin/tenants" Admin CreateTenant "Creates a tenant; shows its credential once."),
-    route!(POST "/v1/admin/tenants/{id}/retire" Admin RetireTenant "Refuses and hides a tenant from now on."),
-    route!(PUT "/v1/admin/tenants/{id}/credentials" Admin SetCredentials "Changes whose check-ins count."),
-    route!(GET "/v1/admin/keys" Admin Keys "Names of the keys made here."),
-    route!(POST "/v1/admin/keys" Admin CreateKey "Makes a key; shows it once."),
-    route!(DELETE "/v1/admin/keys/{id}" Admin DropKey "Takes a key back."),
-    route!(GET "/v1/admin/webhooks" Admin Webhooks "The webhooks and how they do."),
-    route!(PUT "/v1/admin/webhooks/{id}" Admin PutWebhook "Sends history lines somewhere; shows the signing secret."),
-    route!(DELETE "/v1/admin/webhooks/{id}" Admin DropWebhook "Stops that."),
-    route!(GET "/" Page FleetPage "The fleet."),
-    route!(GET "/tenants/{id}" Page TenantPage "One tenant."),
-    route!(POST "/login" Page Login "Makes a session from a key."),
-    route!(POST "/logout" Page Logout "Ends the session in this browser."),
-    route!(GET "/assets/console.css" Public Style "The console's style."),
-    route!(GET "/assets/console.js" Public Script "The console's script."),
-    route!(GET "/console/events" Page PageEvents "Server-Sent Events for the console."),
-];
+pub const ROUTES: &[Route] = routes! { Audience, Endpoint;
+    GET "/livez" Public Livez [] "The registry runs.";
+    GET "/readyz" Public Readyz [] "200 while the store answers.";
+    GET "/openapi.json" Public OpenApi [] "This description.";
+    POST "/v1/agent/checkin" Agent CheckIn [] "A machine's state; answered once it is durable.";
+    GET "/v1/support/summary" Support Summary [] "The fleet in numbers.";
+    GET "/v1/support/tenants" Support Tenants [STATUS, PAIRING, FINDING, REGION, VERSION, Q, AFTER, LIMIT]
+        "Tenants by id, filtered and paged.";
+    GET "/v1/support/tenants/{id}" Support Tenant [] "One tenant, whole.";
+    GET "/v1/support/tenants/{id}/timeline" Support Timeline [BEFORE, LIMIT] "Its history, newest first.";
+    GET "/v1/support/tenants/{id}/events" Support TenantEvents [] "Server-Sent Events: it changed.";
+    GET "/v1/support/events" Support Events [] "Server-Sent Events: which tenant changed.";
+    GET "/metrics" Support Metrics [] "OpenMetrics of the fleet and of this instance.";
+    POST "/v1/admin/tenants" Admin CreateTenant [] "Creates a tenant; shows its credential once.";
+    POST "/v1/admin/tenants/{id}/retire" Admin RetireTenant [] "Refuses and hides a tenant from now on.";
+    PUT "/v1/admin/tenants/{id}/credentials" Admin SetCredentials [] "Changes whose check-ins count.";
+    GET "/v1/admin/keys" Admin Keys [] "Names of the keys made here.";
+    POST "/v1/admin/keys" Admin CreateKey [] "Makes a key; shows it once.";
+    DELETE "/v1/admin/keys/{id}" Admin DropKey [] "Takes a key back.";
+    GET "/v1/admin/webhooks" Admin Webhooks [] "The webhooks and how they do.";
+    PUT "/v1/admin/webhooks/{id}" Admin PutWebhook [] "Sends history lines somewhere; shows the signing secret.";
+    DELETE "/v1/admin/webhooks/{id}" Admin DropWebhook [] "Stops that.";
+    GET "/" Page FleetPage [STATUS, PAIRING, FINDING, REGION, VERSION, Q, AFTER]
+        "The fleet.";
+    GET "/tenants/{id}" Page TenantPage [BEFORE] "One tenant.";
+    POST "/login" Page Login [] "Makes a session from a key.";
+    POST "/logout" Page Logout [] "Ends the session in this browser.";
+    GET "/assets/console.css" Public Style [] "The console's style.";
+    GET "/assets/console.js" Public Script [] "The console's script.";
+    GET "/console/events" Page PageEvents [TENANT] "Server-Sent Events for the console.";
+};
 
-impl Route {
-    /// What body this route takes.
-    pub fn body(&self) -> Takes {
-        match (self.endpoint, &self.method) {
-            (Endpoint::CheckIn, _) => Takes::Json(wire::MAX_TAKEN),
-            (Endpoint::Login | Endpoint::Logout, _) => Takes::Form(4096),
-            (_, &(Method::POST | Method::PUT)) => Takes::Json(MAX_BODY),
-            _ => Takes::Nothing,
-        }
-    }
+/// The table, and what holds for every row.
+pub const TABLE: Table<Audience, Endpoint> = Table { routes: ROUTES, is_name: is_id, changes, takes };
 
-    /// Whether `path` is this route's; with the name in it, if the route has one.
-    fn matches<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let Some((start, rest)) = self.path.split_once('{') else { return (self.path == path).then_some("") };
-        let end = rest.split_once('}').map_or("", |(_, end)| end);
-        let name = path.strip_prefix(start)?.strip_suffix(end)?;
-        is_id(name).then_some(name)
-    }
+fn changes(route: &Route) -> bool {
+    route.guard == Audience::Admin && route.method != Method::GET
 }
 
-/// Looks a request up. HEAD counts as GET.
-pub fn find(method: &Method, path: &str) -> Found {
-    let method = if method == Method::HEAD { &Method::GET } else { method };
-    let mut others = Vec::new();
-    for (index, route) in ROUTES.iter().enumerate() {
-        let Some(name) = route.matches(path) else { continue };
-        if route.method == *method {
-            let changes = route.audience == Audience::Admin && route.method != Method::GET;
-            let name = name.to_owned();
-            return Found::Route(Matched { index, path: route.path, name, changes, body: route.body() });
-        }
-        others.push(route.method.as_str());
+fn takes(route: &Route) -> Takes {
+    match (route.endpoint, &route.method) {
+        (Endpoint::CheckIn, _) => Takes::Json(wire::MAX_TAKEN),
+        (Endpoint::Login | Endpoint::Logout, _) => Takes::Form(4096),
+        (_, &(Method::POST | Method::PUT)) => Takes::Json(MAX_BODY),
+        _ => Takes::Nothing,
     }
-    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::app::Found;
 
     #[test]
     fn only_admins_and_machines_change_anything() {
@@ -157,13 +149,9 @@ mod tests {
             assert!(ROUTES[..n].iter().all(|r| (&r.method, r.path) != (&route.method, route.path)));
             let session = matches!(route.endpoint, Endpoint::Login | Endpoint::Logout);
             if route.method != Method::GET && !session {
-                assert!(
-                    matches!(route.audience, Audience::Admin | Audience::Agent),
-                    "{} changes something",
-                    route.path
-                );
+                assert!(matches!(route.guard, Audience::Admin | Audience::Agent), "{} changes something", route.path);
             }
-            let start = match route.audience {
+            let start = match route.guard {
                 Audience::Agent => "/v1/agent/",
                 Audience::Admin => "/v1/admin/",
                 Audience::Support if route.endpoint == Endpoint::Metrics => "/metrics",
@@ -176,7 +164,7 @@ mod tests {
 
     #[test]
     fn names_in_paths() {
-        let name = |method: &Method, path: &str| match find(method, path) {
+        let name = |method: &Method, path: &str| match TABLE.find(method, path) {
             Found::Route(matched) => Some((matched.path, matched.name)),
             _ => None,
         };

@@ -15,15 +15,13 @@ use super::{Answer, Call, Context, json, no_tenant, now, unavailable};
 use crate::api::problem::Problem;
 use crate::auth::Principal;
 use crate::http::app::{App as _, Feed};
+use crate::http::query::Query;
 use crate::http::stream::PING;
-use crate::registry::query::Query;
 use crate::registry::store::{Changed, Filter, Unavailable};
 use crate::registry::tenant::Status;
 use crate::registry::view::{Fleet, Summary, TenantLine, TenantView, Timeline};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Most lines on a page.
-const PAGE: usize = 200;
 /// Lines on a page unless asked otherwise.
 const USUAL_PAGE: usize = 50;
 /// Changes close together are told together.
@@ -41,29 +39,32 @@ pub(super) async fn read_summary(context: &Context) -> Result<Summary, Unavailab
 }
 
 /// `/v1/support/tenants`.
-pub(super) async fn tenants(context: &Context, call: &Call) -> Result<Answer, Problem> {
-    let names = ["status", "pairing", "finding", "region", "version", "q", "after", "limit"];
-    let query = Query::parse(call.query.as_deref(), &names)?;
-    let limit = query.number("limit", 1, PAGE as u64)?.map_or(USUAL_PAGE, |n| usize::try_from(n).unwrap_or(PAGE));
-    let fleet = read_fleet(context, filter(&query)?, query.text("after"), limit).await.map_err(unavailable)?;
+pub(super) async fn tenants(context: &Context, query: &Query) -> Result<Answer, Problem> {
+    let fleet = read_fleet(context, filter(query), after(query), limit(query)).await.map_err(unavailable)?;
     json(StatusCode::OK, &fleet)
 }
 
 /// The filter that a query asks for.
-pub(super) fn filter(query: &Query) -> Result<Filter, Problem> {
-    let status = query.text("status").map(|name| {
-        let names: Vec<&str> = Status::ALL.iter().map(|status| status.name()).collect();
-        Status::parse(&name)
-            .ok_or_else(|| Problem::new("invalid_query", format!("status must be one of {}", names.join(", "))))
-    });
-    Ok(Filter {
-        status: status.transpose()?,
-        pairing: query.flag("pairing")?,
-        finding: query.text("finding"),
-        region: query.text("region"),
-        version: query.text("version"),
-        text: query.text("q"),
-    })
+pub(super) fn filter(query: &Query) -> Filter {
+    let text = |name| query.text(name).map(str::to_owned);
+    Filter {
+        status: query.text("status").and_then(Status::parse),
+        pairing: matches!(query.text("pairing"), Some("1" | "true")),
+        finding: text("finding"),
+        region: text("region"),
+        version: text("version"),
+        text: text("q"),
+    }
+}
+
+/// Where the page begins.
+pub(super) fn after(query: &Query) -> Option<String> {
+    query.text("after").map(str::to_owned)
+}
+
+/// How many lines it has.
+fn limit(query: &Query) -> usize {
+    query.number("limit").and_then(|n| n.try_into().ok()).unwrap_or(USUAL_PAGE)
 }
 
 /// A page of the fleet.
@@ -83,7 +84,6 @@ pub(super) async fn read_fleet(
 
 /// `/v1/support/tenants/{id}`.
 pub(super) async fn tenant(context: &Context, call: &Call) -> Result<Answer, Problem> {
-    Query::parse(call.query.as_deref(), &[])?;
     let view = read_tenant(context, &call.name).await.map_err(unavailable)?;
     json(StatusCode::OK, &view.ok_or_else(|| no_tenant(&call.name))?)
 }
@@ -95,14 +95,12 @@ pub(super) async fn read_tenant(context: &Context, id: &str) -> Result<Option<Te
 }
 
 /// `/v1/support/tenants/{id}/timeline`.
-pub(super) async fn timeline(context: &Context, call: &Call) -> Result<Answer, Problem> {
-    let query = Query::parse(call.query.as_deref(), &["before", "limit"])?;
-    let limit = query.number("limit", 1, PAGE as u64)?.map_or(USUAL_PAGE, |n| usize::try_from(n).unwrap_or(PAGE));
-    let before = query.number("before", 1, 1 << 62)?;
+pub(super) async fn timeline(context: &Context, call: &Call, query: &Query) -> Result<Answer, Problem> {
     if context.store.tenant(call.name.clone()).await.map_err(unavailable)?.is_none() {
         return Err(no_tenant(&call.name));
     }
-    json(StatusCode::OK, &read_timeline(context, &call.name, before, limit).await.map_err(unavailable)?)
+    let read = read_timeline(context, &call.name, query.number("before"), limit(query));
+    json(StatusCode::OK, &read.await.map_err(unavailable)?)
 }
 
 /// A page of a tenant's history.

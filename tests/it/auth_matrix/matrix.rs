@@ -80,7 +80,7 @@ fn all_shown(scene: &Scene, tokens: &Tokens) -> Vec<Shown> {
 }
 
 fn expected(route: &Route, who: Who) -> u16 {
-    match (route.tier, who) {
+    match (route.guard, who) {
         (Tier::Public, _) => 200,
         (_, Who::Nobody) => 401,
         (Tier::Dangerous | Tier::Destructive, Who::Support) | (Tier::Approver, _) => 403,
@@ -142,7 +142,7 @@ async fn check_route(scene: &Scene, client: &Client, route: &Route, shown: &Show
         403 => {
             assert_eq!(reply.code(), "forbidden", "{case}");
             let detail = reply.json()["detail"].as_str().unwrap_or_default().to_owned();
-            assert!(detail.contains(&format!("needs {}", route.tier.name())), "{case}: {detail}");
+            assert!(detail.contains(&format!("needs {}", route.guard.name())), "{case}: {detail}");
         }
         400 => assert_eq!(reply.code(), "invalid_body", "{case}"),
         501 => assert_eq!(reply.code(), "needs_launch_mode", "{case}"),

@@ -173,7 +173,7 @@ async fn pipelined_requests_are_answered_in_order() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_get_with_a_body_is_refused() -> anyhow::Result<()> {
     let scene = Scene::start().await?;
-    for route in ROUTES.iter().filter(|r| r.method.as_str() == "GET" && r.tier >= Tier::Public) {
+    for route in ROUTES.iter().filter(|r| r.method.as_str() == "GET" && r.guard >= Tier::Public) {
         let head = request(scene.sidecar.control_token(), route.path, 2, "Connection: close\r\n");
         let text = format!("{}{{}}", head.replacen("POST", "GET", 1));
         let answers = exchange(&scene.sidecar.client(), route.path, text.as_bytes()).await?;

@@ -39,7 +39,7 @@ async fn no_key_but_an_admins_changes_anything() -> anyhow::Result<()> {
         let status = async |client: &Client| -> anyhow::Result<u16> { Ok(ask(client, method, &path).await?.status) };
         let (support, stranger, agent) = (service.support(), &nobody, &machine);
         let seen = (status(&support).await?, status(stranger).await?, status(agent).await?);
-        match route.audience {
+        match route.guard {
             Audience::Public => ensure!(seen == (200, 200, 200), "{method} {path}: {seen:?}"),
             Audience::Agent => ensure!((seen.0, seen.1) == (401, 401), "{method} {path}: {seen:?}"),
             Audience::Support => ensure!(seen == (200, 401, 401), "{method} {path}: {seen:?}"),
