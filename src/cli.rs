@@ -4,43 +4,26 @@
 
 mod client;
 mod doctor;
+pub(crate) mod frame;
 mod pairing;
+mod setup;
 mod show;
 
-use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::audit::chain;
-use crate::auth::Tier;
-use crate::auth::credentials::{Token, entry_json};
-use crate::checkin::credential::Credential;
 use crate::config::keys;
 use crate::config::{Config, Env};
-use crate::daemon::{self, Failure};
+use crate::daemon;
 use crate::harden;
 use crate::launcher::output::Output;
 use crate::launcher::{self, layout, seed};
 use client::Client;
-
-/// Exit codes, after sysexits(3).
-mod exit {
-    /// Done; for `status`: the gateway is ready.
-    pub(super) const OK: u8 = 0;
-    /// Not so; for `status`: the gateway is not ready.
-    pub(super) const NO: u8 = 1;
-    /// The command line is wrong.
-    pub(super) const USAGE: u8 = 64;
-    /// The daemon is not reachable, or could not start.
-    pub(super) const UNAVAILABLE: u8 = 69;
-    /// The same may work later.
-    pub(super) const TRY_LATER: u8 = 75;
-    /// The configuration is wrong.
-    pub(super) const CONFIG: u8 = 78;
-}
+use frame::{exit, log, out, stop_signal};
+use setup::{registry_credential, token, verify};
 
 /// The control daemon beside an OpenClaw gateway.
 #[derive(Debug, Parser)]
@@ -189,7 +172,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>, env: &Env) -> ExitCo
             exit::USAGE
         }
         Command::Run { command } if command.is_empty() => with_config(load_to_run(), |config| {
-            log(&config, std::io::stderr);
+            log(&config.log, std::io::stderr);
             run(config, env.clone(), None)
         }),
         Command::Run { command } => launch(file.as_deref(), env, command),
@@ -251,7 +234,7 @@ fn launch(file: Option<&Path>, env: &Env, command: Vec<String>) -> u8 {
         }
     };
     let writer = output.clone();
-    log(&config, move || writer.clone());
+    log(&config.log, move || writer.clone());
     for fault in others.0 {
         tracing::error!(key = fault.key, "{}", fault.what);
     }
@@ -275,7 +258,7 @@ fn daemon(file: Option<&Path>, env: &Env) -> u8 {
     let _ = harden::close_inherited();
     let loaded = Config::load_for(file, env, |config| daemon::faults(&config.clone().for_launch()));
     with_config(loaded, |config| {
-        log(&config, std::io::stderr);
+        log(&config.log, std::io::stderr);
         match std::io::stdin().as_fd().try_clone_to_owned() {
             Ok(stdin) => run(config.for_launch(), env.clone(), Some(stdin.into())),
             Err(e) => {
@@ -296,7 +279,7 @@ fn seeding(file: Option<&Path>, env: &Env, mission: seed::Mission) -> u8 {
             return exit::CONFIG;
         }
     };
-    log(&config, std::io::stderr);
+    log(&config.log, std::io::stderr);
     match seed::run(mission, &config, env) {
         Ok(code) => code,
         Err(why) => {
@@ -347,22 +330,10 @@ fn run(config: Config, env: Env, launcher: Option<UnixStream>) -> u8 {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
-    let result = runtime.block_on(async {
-        let stop = stop_signal().map_err(|e| Failure::Unavailable(format!("signals: {e}")))?;
-        daemon::run(config, env, hardening, launcher, stop).await
-    });
+    let result = runtime.block_on(async { daemon::run(config, env, hardening, launcher, stop_signal()?).await });
     // What is still under way in other threads (a read of the audit, say) is not waited for.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => exit::OK,
-        Err(failure) => {
-            tracing::error!("{failure}");
-            match failure {
-                Failure::Config(_) => exit::CONFIG,
-                Failure::Unavailable(_) => exit::UNAVAILABLE,
-            }
-        }
-    }
+    frame::ended(result)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, u8> {
@@ -371,28 +342,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, u8> {
         err(&format!("no runtime: {e}"));
         exit::UNAVAILABLE
     })
-}
-
-/// Resolves at SIGTERM or SIGINT alike: platforms differ in which one they send.
-fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = int.recv() => "SIGINT",
-        }
-    })
-}
-
-fn log<W: std::io::Write + 'static>(config: &Config, writer: impl Fn() -> W + Send + Sync + 'static) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(writer)
-        .with_max_level(config.log.level)
-        .with_ansi(false)
-        .with_target(false);
-    if config.log.json { builder.json().init() } else { builder.init() }
 }
 
 fn status(config: &Config, args: &StatusArgs) -> u8 {
@@ -437,104 +386,6 @@ fn gateway(config: &Config, command: GatewayCommand) -> u8 {
     }
 }
 
-fn token(command: TokenCommand) -> u8 {
-    match command {
-        TokenCommand::New { id, tier, approver, json } => {
-            let tier = if tier == "safe" { Tier::Safe } else { Tier::Dangerous };
-            let token = match Token::random() {
-                Ok(token) => token,
-                Err(why) => {
-                    err(&why);
-                    return exit::UNAVAILABLE;
-                }
-            };
-            let entry = entry_json(&id, &token, tier, approver);
-            if let Err(why) = crate::auth::credentials::parse(&format!("[{entry}]")) {
-                err(&why);
-                return exit::USAGE;
-            }
-            if json {
-                out(&format!("{{\"token\":\"{}\",\"entry\":{entry}}}\n", token.expose()));
-            } else {
-                out(&format!("token for the holder (shown only now):\n  {}\n\n", token.expose()));
-                out(&format!("entry for the credentials file (a JSON list of such entries):\n  {entry}\n"));
-            }
-            exit::OK
-        }
-        TokenCommand::Registry => exit::USAGE,
-        TokenCommand::Hash => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(4096).read_to_string(&mut text).map_err(|e| e.to_string());
-            match read.and_then(|_| Token::parse(&text)) {
-                Ok(token) => {
-                    out(&format!("{}\n", token.sha256()));
-                    exit::OK
-                }
-                Err(why) => {
-                    err(&why);
-                    exit::NO
-                }
-            }
-        }
-    }
-}
-
-/// Never the credential itself: whoever may run this need not be able to speak for the machine.
-fn registry_credential(config: &Config) -> u8 {
-    match Credential::find(config) {
-        Ok(credential) => {
-            out(&format!("{}\n", credential.sha256()));
-            exit::OK
-        }
-        Err(why) => {
-            err(&why);
-            exit::CONFIG
-        }
-    }
-}
-
-fn verify(dir: &Path) -> u8 {
-    let files = chain::segments(dir);
-    if files.is_empty() {
-        err(&format!("{}: holds no audit", dir.display()));
-        return exit::NO;
-    }
-    let mut count = 0u64;
-    match chain::walk(&files, |_| count += 1) {
-        Ok(Ok(head)) => {
-            out(&format!("ok: {count} records, up to {} with hash {}\n", head.n, head.hash));
-            set_aside(dir)
-        }
-        Ok(Err(broken)) => {
-            err(&format!("BROKEN at record {}: {}", broken.n, broken.why));
-            exit::NO
-        }
-        Err(e) => {
-            err(&e.to_string());
-            exit::UNAVAILABLE
-        }
-    }
-}
-
-/// Says so when an earlier chain was found broken and set aside by the daemon.
-fn set_aside(dir: &Path) -> u8 {
-    let names = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.file_name());
-    let mut broken: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
-    broken.retain(|name| name.starts_with("audit.broken-"));
-    broken.sort();
-    for name in &broken {
-        err(&format!("BROKEN before that: {name} was set aside; keep it elsewhere once it is looked into"));
-    }
-    if broken.is_empty() { exit::OK } else { exit::NO }
-}
-
-/// Prints to standard output; a reader that left early is no error.
-fn out(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
 fn err(text: &str) {
-    for line in text.lines() {
-        let _ = writeln!(std::io::stderr(), "openclaw-sidecar: {line}");
-    }
+    frame::err("openclaw-sidecar", text);
 }

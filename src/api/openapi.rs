@@ -146,21 +146,24 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     operation
 }
 
-/// One operation of a program's table. An answer has its status, what it means, and media type and schema if it has a body; a
-/// request's body says whether it is required.
+/// Status, what it means, and media type and schema of the body if there is one.
+pub(crate) type GoodAnswer = (&'static str, &'static str, Option<(&'static str, Value)>);
+
+/// One operation of a program's table. A request's body says whether it is required, its media type and its schema.
 pub(crate) fn describe<G, E: std::fmt::Debug>(
     route: &crate::http::route::Route<G, E>,
     guard: (&str, &str),
     name_pattern: &str,
     body: Option<(bool, &'static str, Value)>,
-    answers: Vec<(&'static str, &'static str, Option<(&'static str, Value)>)>,
+    answers: Vec<GoodAnswer>,
     problems: &[u16],
 ) -> Value {
     let mut responses = Map::new();
     for (status, meaning, content) in answers {
-        let content = content.map(|(media_type, schema)| json!({ media_type: { "schema": schema } }));
         let mut answer = json!({ "description": meaning });
-        content.into_iter().for_each(|content| answer["content"] = content);
+        if let Some((media_type, schema)) = content {
+            answer["content"] = json!({ media_type: { "schema": schema } });
+        }
         responses.insert(status.to_owned(), answer);
     }
     for status in problems {

@@ -202,7 +202,7 @@ pub struct Gateway {
 pub struct Pairing {
     /// Who may be approved without a person.
     pub posture: String,
-    /// Waiting requests, oldest first, at most [`MAX_PENDING`].
+    /// Waiting requests, oldest first, at most 8.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<Pending>,
     /// How many wait.
@@ -318,7 +318,7 @@ pub struct Finding {
 pub struct Answer {
     /// What was taken.
     pub ack: Ack,
-    /// When to check in again if nothing happens, in seconds; brought into [`NEXT_S`].
+    /// When to check in again if nothing happens, in seconds; brought between 15 s and an hour.
     pub next_s: u64,
 }
 

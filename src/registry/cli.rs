@@ -1,26 +1,16 @@
 //! The registry's command line.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::{Config, REGISTRY};
 use super::serve;
 use super::store::sqlite;
+use crate::cli::frame::{self, exit, out};
 use crate::config::Env;
-use crate::daemon::Failure;
-
-/// Exit codes, after sysexits(3).
-mod exit {
-    pub(super) const OK: u8 = 0;
-    pub(super) const USAGE: u8 = 64;
-    pub(super) const UNAVAILABLE: u8 = 69;
-    pub(super) const CONFIG: u8 = 78;
-}
 
 /// Where OpenClaw sidecars phone home to, and support sees what is wrong and why.
 #[derive(Debug, Parser)]
@@ -126,16 +116,7 @@ fn copy(config: &Config, work: impl FnOnce(&Path) -> Result<(), String>, done: &
 }
 
 fn run(config: Config) -> u8 {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(config.log.level)
-        .with_ansi(false)
-        .with_target(false);
-    if config.log.json {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
+    frame::log(&config.log, std::io::stderr);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -143,34 +124,11 @@ fn run(config: Config) -> u8 {
             return exit::UNAVAILABLE;
         }
     };
-    let result = runtime.block_on(async {
-        let signals = || Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-        let (mut term, mut int) = signals().map_err(|e| Failure::Unavailable(format!("signals: {e}")))?;
-        let stop = async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
-        serve::run(config, stop).await
-    });
+    let result = runtime.block_on(async { serve::run(config, frame::stop_signal()?).await });
     runtime.shutdown_background();
-    match result {
-        Ok(()) => exit::OK,
-        Err(failure) => {
-            tracing::error!("{failure}");
-            match failure {
-                Failure::Config(_) => exit::CONFIG,
-                Failure::Unavailable(_) => exit::UNAVAILABLE,
-            }
-        }
-    }
-}
-
-fn out(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    frame::ended(result)
 }
 
 fn err(text: &str) {
-    let _ = writeln!(std::io::stderr(), "openclaw-registry: {text}");
+    frame::err("openclaw-registry", text);
 }

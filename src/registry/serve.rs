@@ -37,7 +37,7 @@ const WRITERS: usize = 2;
 ///
 /// # Errors
 /// It could not start.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Result<(), Failure> {
     let auth = Auth::load(&config.auth).map_err(|why| Failure::Config(own_words(&why)))?;
     let signer = Arc::new(Signer::new(&config.find_secret().map_err(Failure::Config)?));
     files::private_dir(&config.state_dir).map_err(|e| {
@@ -75,9 +75,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), F
     core.spawn(webhooks::run(context, stopping.clone()));
     core.spawn(renew(certificate, stopping.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    stop.await;
+    let signal = stop.await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    tracing::info!("stopping");
+    tracing::info!(signal, "stopping");
     stopping.cancel();
     for tasks in [&shared.tasks, &core] {
         tasks.close();

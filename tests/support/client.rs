@@ -1,7 +1,6 @@
 //! A small HTTP/1.1 client for tests: TLS 1.3 with the certificate pinned, plain TCP, or a UNIX socket.
 
 mod events;
-mod pinned;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,9 +13,11 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
+use openclaw_sidecar::checkin::tls::{Trust, client_config};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -24,7 +25,6 @@ use tokio_rustls::TlsConnector;
 
 #[allow(unused_imports, reason = "not every binary names an event")]
 pub use events::{Event, EventStream};
-use pinned::pinned;
 
 /// No single answer takes longer in a test.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub struct Client {
 
 impl Client {
     pub fn tls(address: SocketAddr, certificate: &CertificateDer<'_>, token: Option<&str>) -> Self {
-        let config = Arc::new(pinned(certificate.clone().into_owned()));
+        let config = client_config(&Trust::Pin(Sha256::digest(certificate).into())).expect("a pin needs no file");
         Self::to(Target::Tls(address, config), token)
     }
 
