@@ -20,6 +20,8 @@ pub mod device;
 pub mod fake;
 pub mod gateway;
 pub mod machine;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod proxy;
 pub mod registry;
 #[cfg(feature = "registry")]
