@@ -84,7 +84,7 @@ macro_rules! route {
 /// Every route there is.
 pub const ROUTES: &[Route] = &[
     route!(GET "/livez" Public Livez "The registry runs."),
-    route!(GET "/readyz" Public Readyz "200 while the store answers."),
+    route!(GET "/readyz" Public Readyz "200 while check-ins can be taken."),
     route!(POST "/v1/agent/checkin" Agent CheckIn "A machine's state; answered once it is durable."),
     route!(GET "/v1/support/summary" Support Summary "The fleet in numbers."),
     route!(GET "/v1/support/tenants" Support Tenants "Tenants by id, filtered and paged."),
