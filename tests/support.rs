@@ -27,3 +27,5 @@ pub mod registry;
 #[cfg(feature = "registry")]
 pub mod service;
 pub mod sidecar;
+#[cfg(feature = "registry")]
+pub mod small_disk;

@@ -239,6 +239,15 @@ impl Service {
         }
     }
 
+    /// Asks it to end, which it does in order and in time.
+    pub async fn stop(mut self) -> anyhow::Result<Place> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has ended")?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
+        let status = timeout(STARTS, self.child.wait()).await.context("it does not stop")??;
+        ensure!(status.success(), "{status}");
+        Ok(self.place)
+    }
+
     /// Ends it at once; its place can be used again.
     pub async fn kill(mut self) -> anyhow::Result<Place> {
         self.child.kill().await?;
