@@ -70,13 +70,13 @@ impl From<Fault> for Unavailable {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Other(why) => why,
-            Fault::Database(error) => match error.as_db_error() {
-                Some(error) => Self(format!("PostgreSQL refused: {} ({})", error.message(), error.code().code())),
-                None => {
-                    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-                    Self(format!("PostgreSQL cannot be reached ({error}{cause})"))
+            Fault::Database(error) => {
+                if let Some(error) = error.as_db_error() {
+                    return Self(format!("PostgreSQL refused: {} ({})", error.message(), error.code().code()));
                 }
-            },
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                Self(format!("PostgreSQL cannot be reached ({error}{cause})"))
+            }
         }
     }
 }
