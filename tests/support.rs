@@ -20,8 +20,12 @@ pub mod device;
 pub mod fake;
 pub mod gateway;
 pub mod machine;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod proxy;
 pub mod registry;
 #[cfg(feature = "registry")]
 pub mod service;
 pub mod sidecar;
+#[cfg(feature = "registry")]
+pub mod small_disk;

@@ -41,6 +41,8 @@ pub struct Context {
     pub signer: Arc<Signer>,
     /// When the registry was blind, lately; renewed by the sweep.
     pub blind: RwLock<Arc<Vec<Blind>>>,
+    /// Why nothing can be written, as the last sweep found.
+    pub unwritable: RwLock<Option<Unavailable>>,
     /// Counters.
     pub metrics: Metrics,
     /// How often a machine in which nothing happens checks in, in seconds.
@@ -55,6 +57,11 @@ impl Context {
     /// When the registry was blind, lately.
     pub fn blind(&self) -> Arc<Vec<Blind>> {
         self.blind.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether check-ins can be taken: a database may be read and yet be locked, or its disk full.
+    fn writable(&self) -> Result<(), Unavailable> {
+        self.unwritable.read().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }
 }
 
@@ -130,10 +137,10 @@ async fn answer(context: &Arc<Context>, route: &Matched, call: Call) -> Result<A
     let endpoint = route.endpoint;
     match endpoint {
         Endpoint::Livez => Ok(text(StatusCode::OK, "live\n")),
-        Endpoint::Readyz => match context.store.leads().await {
-            Ok(_) => Ok(text(StatusCode::OK, "ready\n")),
-            Err(why) => Err(unavailable(why)),
-        },
+        Endpoint::Readyz => {
+            context.store.leads().await.and_then(|_| context.writable()).map_err(unavailable)?;
+            Ok(text(StatusCode::OK, "ready\n"))
+        }
         Endpoint::OpenApi => Ok(Answer::Text(StatusCode::OK, "application/json", Bytes::from_static(OPENAPI))),
         Endpoint::CheckIn => agent::check_in(context, &call).await,
         Endpoint::Metrics => support::metrics(context).await,

@@ -21,6 +21,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// A path (SQLite) or a `postgres://` URL; none is `registry.db` in the state directory.
     pub store: Option<Secret>,
+    /// Authorities that vouch for PostgreSQL, instead of the system's.
+    pub store_ca_file: Option<PathBuf>,
     /// Signs tickets, sessions and webhooks.
     pub secret: Option<Secret>,
     /// A file that holds it.
@@ -50,6 +52,7 @@ impl Default for Config {
         Self {
             state_dir: "/var/lib/openclaw-registry".into(),
             store: None,
+            store_ca_file: None,
             secret: None,
             secret_file: None,
             auth: Auth { credentials_file: None, credentials: None },
@@ -160,6 +163,14 @@ const KEYS: &[Key<Config>] = &[
         },
     },
     Key {
+        name: "store_ca_file",
+        kind: Kind::Text,
+        sample: "\"/etc/openclaw-registry/postgres.pem\"",
+        help: "Authorities that vouch for PostgreSQL, instead of the system's. Another machine is reached over TLS and has\n\
+               to prove its name, unless the URL says sslmode=disable.",
+        apply: |c, v| path(v).map(|p| c.store_ca_file = p),
+    },
+    Key {
         name: "secret",
         kind: Kind::Text,
         sample: "\"\"",
@@ -248,16 +259,10 @@ const KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "webhooks.allow_private",
-        kind: Kind::Text,
-        sample: "\"no\"",
-        help: "yes lets webhooks go to private and loopback addresses.",
-        apply: |c, v| match v {
-            "yes" | "no" => {
-                c.webhooks_private = v == "yes";
-                Ok(())
-            }
-            _ => Err("must be yes or no".into()),
-        },
+        kind: Kind::Bool,
+        sample: "false",
+        help: "true lets webhooks go to addresses that are not public, such as those of a private network.",
+        apply: |c, v| parse(v, "true or false").map(|allow| c.webhooks_private = allow),
     },
     Key {
         name: "webhooks.ca_file",

@@ -45,7 +45,9 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Re
     })?;
     let certificate = Arc::new(Certificate::load(&config.tls, &config.state_dir).map_err(Failure::Config)?);
     let listeners = bind(&config)?;
-    let store = store::open(config.store_place().expose()).await.map_err(Failure::Unavailable)?;
+    let store = store::open(config.store_place().expose(), config.store_ca_file.as_deref())
+        .await
+        .map_err(Failure::Unavailable)?;
     let trust = config.webhooks_ca_file.clone().map_or(Trust::System, Trust::Authorities);
     let stopping = CancellationToken::new();
     let context = Arc::new(Context {
@@ -54,6 +56,7 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Re
         store,
         signer,
         blind: RwLock::default(),
+        unwritable: RwLock::default(),
         metrics: Metrics::default(),
         interval_s: config.interval_s,
         outbound: webhooks::Outbound { private: config.webhooks_private, trust },

@@ -273,17 +273,21 @@ fn tell(changes: &broadcast::Sender<Changed>, tenants: Vec<String>) {
     }
 }
 
-/// Opens the store at a path (SQLite) or at a `postgres://` URL.
+/// Opens the store at a path (SQLite) or at a `postgres://` URL, whose certificate the authorities in `ca_file` or else
+/// the system's vouch for.
 ///
 /// # Errors
 /// It cannot be opened, or this build has no such store; in plain words, without a password.
 #[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "the other store connects"))]
-pub async fn open(location: &str) -> Result<Arc<dyn Store>, String> {
+pub async fn open(location: &str, ca_file: Option<&Path>) -> Result<Arc<dyn Store>, String> {
     if location.starts_with("postgres://") || location.starts_with("postgresql://") {
         #[cfg(feature = "postgres")]
-        return Ok(Arc::new(postgres::Postgres::connect(location).await?));
+        return Ok(Arc::new(postgres::Postgres::connect(location, ca_file).await?));
         #[cfg(not(feature = "postgres"))]
         return Err("this build has no PostgreSQL; build with `--features postgres`, or name a file".to_owned());
+    }
+    if ca_file.is_some() {
+        return Err("store_ca_file: is for PostgreSQL; the store is a file".to_owned());
     }
     Ok(Arc::new(sqlite::Sqlite::open(Path::new(location))?))
 }

@@ -50,17 +50,14 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             }
             Ok::<(), Unavailable>(())
         };
-        match done.await {
-            Err(why) if !failing => {
-                failing = true;
-                tracing::warn!(error = %why, "the sweep waits for the store");
-            }
-            Ok(()) if failing => {
-                failing = false;
-                tracing::info!("the store is back");
-            }
+        let failed = done.await.err();
+        match &failed {
+            Some(why) if !failing => tracing::warn!(error = %why, "the sweep waits for the store"),
+            None if failing => tracing::info!("the store is back"),
             _ => {}
         }
+        failing = failed.is_some();
+        *context.unwritable.write().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 }
 

@@ -59,7 +59,13 @@ pub fn secret(signer: &Signer, webhook: &Webhook) -> String {
 /// # Errors
 /// Why not.
 pub fn check_url(url: &str, private: bool) -> Result<(), String> {
-    Destination::parse(url, private).map(drop)
+    Destination::parse(url, private).map(drop).map_err(|why| own_words(&why))
+}
+
+/// A sidecar's remedies name its own keys.
+fn own_words(why: &str) -> String {
+    let why = why.replace("registry.allow_private", "webhooks.allow_private");
+    why.replace("registry.ca_file", "webhooks.ca_file").replace("the registry", "the receiver")
 }
 
 /// The headers that prove a delivery: `v1=` and the HMAC-SHA256 of timestamp, a dot and the body, in hexadecimal.
@@ -118,7 +124,7 @@ async fn deliver(context: &Context, mut webhook: Webhook) -> Result<(), Unavaila
                 tracing::warn!(webhook = webhook.id, error = why, failures = webhook.failures + 1, "not delivered");
                 webhook.failures += 1;
                 webhook.next_at = UnixMs::now().plus_ms(pause);
-                webhook.last_error = why.chars().take(LONGEST_ERROR).collect();
+                webhook.last_error = own_words(&why).chars().take(LONGEST_ERROR).collect();
                 return context.store.delivered(webhook).await;
             }
             context.metrics.delivered.inc();

@@ -10,9 +10,9 @@ mod rooms;
 #[path = "canaries/scene.rs"]
 mod scene;
 #[path = "canaries/secrets.rs"]
-mod secrets;
+pub mod secrets;
 #[path = "canaries/spill.rs"]
-mod spill;
+pub mod spill;
 #[path = "canaries/tape.rs"]
 mod tape;
 

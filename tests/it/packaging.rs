@@ -9,6 +9,8 @@ mod image;
 mod nspawn;
 #[path = "packaging/podman.rs"]
 mod podman;
+#[path = "packaging/registry.rs"]
+mod registry;
 #[path = "packaging/systemd.rs"]
 mod systemd;
 #[path = "packaging/tenant.rs"]

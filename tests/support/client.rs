@@ -199,8 +199,13 @@ impl Client {
 
     /// Opens a stream of server-sent events.
     pub async fn events(&self, path: &str, last_event_id: Option<&str>) -> anyhow::Result<EventStream> {
-        let mut headers = vec![("accept", "text/event-stream")];
-        headers.extend(last_event_id.map(|id| ("last-event-id", id)));
+        let last: Vec<_> = last_event_id.map(|id| ("last-event-id", id)).into_iter().collect();
+        self.events_with(path, &last).await
+    }
+
+    /// The same, with headers of the caller's choice.
+    pub async fn events_with(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<EventStream> {
+        let headers = [&[("accept", "text/event-stream")], headers].concat();
         let open = self.send("GET", path, &headers, Vec::new());
         let (response, sender) = timeout(ANSWER_LIMIT, open).await.context("no answer to the event stream")??;
         if response.status() != 200 {

@@ -1,4 +1,4 @@
-//! A registry that does what a test tells it: answers, refuses, hangs, drips, or sends what no registry would.
+//! A registry, or a receiver of webhooks, that does what a test tells it: answers, refuses, hangs, drips, or sends what no registry would.
 //!
 //! It speaks TLS with a certificate of its own authority, takes one request a connection, and keeps every message.
 
@@ -172,20 +172,34 @@ fn texts(all: &[Received]) -> Vec<&str> {
     all.iter().map(|message| message.text.as_str()).collect()
 }
 
-fn certificates() -> anyhow::Result<(ServerConfig, String, Vec<u8>)> {
+/// A certificate for these names, and the authority that vouches for it; both in PEM form.
+#[derive(Debug)]
+pub struct Issued {
+    pub ca: String,
+    pub certificate: rcgen::Certificate,
+    pub key: KeyPair,
+}
+
+pub fn issue(names: &[&str]) -> anyhow::Result<Issued> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(vec![])?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let pem = ca.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?.signed_by(&key, &issuer)?;
-    let der = leaf.der().to_vec();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+    Ok(Issued { ca: pem, certificate, key })
+}
+
+fn certificates() -> anyhow::Result<(ServerConfig, String, Vec<u8>)> {
+    let Issued { ca, certificate, key } = issue(&["localhost", "127.0.0.1"])?;
+    let der = certificate.der().clone();
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
-    Ok((config, pem, der))
+        .with_single_cert(vec![der.clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+    Ok((config, ca, der.to_vec()))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -14,27 +15,81 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::Client;
+use super::client::{Client, EventStream, Reply};
 
 const STARTS: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
-/// What outlives one run: where its data lies, and who may call.
+/// Signs the tickets, sessions and webhooks of every registry here.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// What outlives one run: where its data lies, who may call, and what else is set.
 #[derive(Debug)]
 pub struct Place {
     dir: TempDir,
-    admin: Token,
-    support: Token,
+    admin: Arc<Token>,
+    support: Arc<Token>,
+    settings: Vec<(String, String)>,
 }
 
 impl Place {
     pub fn new() -> anyhow::Result<Self> {
-        let token = || Token::random().map_err(anyhow::Error::msg);
-        Ok(Self { dir: TempDir::new()?, admin: token()?, support: token()? })
+        let token = || Token::random().map(Arc::new).map_err(anyhow::Error::msg);
+        Ok(Self { dir: TempDir::new()?, admin: token()?, support: token()?, settings: Vec::new() })
+    }
+
+    /// Of another instance of the same registry.
+    pub fn beside(&self) -> anyhow::Result<Self> {
+        let (admin, support) = (self.admin.clone(), self.support.clone());
+        Ok(Self { dir: TempDir::new()?, admin, support, settings: self.settings.clone() })
+    }
+
+    /// With a key of the configuration, by the rest of its variable's name.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
     }
 
     pub fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.state_dir().join("registry.db")
+    }
+
+    pub fn support_key(&self) -> &str {
+        self.support.expose()
+    }
+
+    /// The program with this configuration.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let entries = [("admin", &self.admin, Tier::Dangerous), ("support", &self.support, Tier::Safe)];
+        let entries: Vec<String> =
+            entries.iter().map(|(id, token, tier)| entry_json(id, token, *tier, false)).collect();
+        let mut command = Command::new(super::sidecar::binary().with_file_name("openclaw-registry"));
+        command
+            .args(words)
+            .env_clear()
+            .env("OPENCLAW_REGISTRY_STATE_DIR", self.state_dir())
+            .env("OPENCLAW_REGISTRY_SECRET", SECRET)
+            .env("OPENCLAW_REGISTRY_AUTH_CREDENTIALS", format!("[{}]", entries.join(",")))
+            .env("OPENCLAW_REGISTRY_LISTEN_TLS", "127.0.0.1:0")
+            .env("OPENCLAW_REGISTRY_LISTEN_EDGE", "127.0.0.1:0")
+            .env("OPENCLAW_REGISTRY_CHECKIN_INTERVAL_S", "15")
+            .env("OPENCLAW_REGISTRY_LOG_FORMAT", "json")
+            .envs(self.settings.iter().map(|(name, value)| (format!("OPENCLAW_REGISTRY_{name}"), value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// How a command ends, and what it prints.
+    pub async fn run(&self, words: &[&str]) -> anyhow::Result<(ExitStatus, String)> {
+        let output = timeout(STARTS, self.command(words).output()).await.context("it does not end")??;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status, String::from_utf8_lossy(&said).into_owned()))
     }
 }
 
@@ -47,6 +102,23 @@ pub struct Service {
     fingerprint: String,
 }
 
+/// A browser with a session, as far as a program needs one.
+#[derive(Debug)]
+pub struct Console {
+    client: Client,
+    cookie: String,
+}
+
+impl Console {
+    pub async fn page(&self, path: &str) -> anyhow::Result<Reply> {
+        self.client.request("GET", path, &[("cookie", &self.cookie)], None).await
+    }
+
+    pub async fn events(&self) -> anyhow::Result<EventStream> {
+        self.client.events_with("/console/events", &[("cookie", &self.cookie)]).await
+    }
+}
+
 /// What a machine needs to phone home.
 #[derive(Debug)]
 pub struct Enrolled {
@@ -57,24 +129,11 @@ pub struct Enrolled {
 impl Service {
     /// Starts on ports of the system's choice, or on those of an earlier run.
     pub async fn start(place: Place, tls: Option<SocketAddr>) -> anyhow::Result<Self> {
-        let entries = [("admin", &place.admin, Tier::Dangerous), ("support", &place.support, Tier::Safe)];
-        let entries: Vec<String> =
-            entries.iter().map(|(id, token, tier)| entry_json(id, token, *tier, false)).collect();
-        let any = "127.0.0.1:0".to_owned();
-        let mut child = Command::new(super::sidecar::binary().with_file_name("openclaw-registry"))
-            .arg("serve")
-            .env_clear()
-            .env("OPENCLAW_REGISTRY_STATE_DIR", place.state_dir())
-            .env("OPENCLAW_REGISTRY_SECRET", "0123456789abcdef0123456789abcdef")
-            .env("OPENCLAW_REGISTRY_AUTH_CREDENTIALS", format!("[{}]", entries.join(",")))
-            .env("OPENCLAW_REGISTRY_LISTEN_TLS", tls.map_or(any.clone(), |address| address.to_string()))
-            .env("OPENCLAW_REGISTRY_LISTEN_EDGE", any)
-            .env("OPENCLAW_REGISTRY_CHECKIN_INTERVAL_S", "15")
-            .env("OPENCLAW_REGISTRY_LOG_FORMAT", "json")
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        let mut command = place.command(&["serve"]);
+        if let Some(address) = tls {
+            command.env("OPENCLAW_REGISTRY_LISTEN_TLS", address.to_string());
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("piped")?).lines();
         let (mut edge, mut tls) = (None, None);
         while edge.is_none() || tls.is_none() {
@@ -99,6 +158,25 @@ impl Service {
 
     pub fn support(&self) -> Client {
         Client::tcp(self.edge, Some(self.place.support.expose()))
+    }
+
+    /// Somebody without a credential.
+    pub fn public(&self) -> Client {
+        Client::tcp(self.edge, None)
+    }
+
+    /// A person who signed in at the console.
+    pub async fn console(&self) -> anyhow::Result<Console> {
+        let form = format!("key={}", self.place.support_key()).into_bytes();
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let client = self.public();
+        let reply = client.request("POST", "/login", &headers, Some(form)).await?;
+        let cookie = reply.header("set-cookie").and_then(|set| set.split(';').next()).context("no session")?;
+        Ok(Console { client, cookie: cookie.to_owned() })
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     pub fn with(&self, token: &str) -> Client {
@@ -146,9 +224,28 @@ impl Service {
 
     /// Kinds of the tenant's history lines, newest first.
     pub async fn history(&self, id: &str) -> anyhow::Result<Vec<String>> {
-        let reply = self.support().get(&format!("/v1/support/tenants/{id}/timeline?limit=200")).await?.json();
-        let kinds = reply["entries"].as_array().context("entries")?.iter().map(|e| e["kind"].as_str());
-        Ok(kinds.map(|kind| kind.unwrap_or_default().to_owned()).collect())
+        let kind = |entry: Value| entry["kind"].as_str().unwrap_or_default().to_owned();
+        Ok(self.timeline(id).await?.into_iter().map(kind).collect())
+    }
+
+    /// The tenant's history lines, newest first.
+    pub async fn timeline(&self, id: &str) -> anyhow::Result<Vec<Value>> {
+        let (client, mut lines, mut before) = (self.support(), Vec::new(), String::new());
+        loop {
+            let page = client.get(&format!("/v1/support/tenants/{id}/timeline?limit=200{before}")).await?.json();
+            lines.extend(page["entries"].as_array().context("entries")?.iter().cloned());
+            let Some(next) = page["next"].as_u64() else { return Ok(lines) };
+            before = format!("&before={next}");
+        }
+    }
+
+    /// Asks it to end, which it does in order and in time.
+    pub async fn stop(mut self) -> anyhow::Result<Place> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).context("it has ended")?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)?;
+        let status = timeout(STARTS, self.child.wait()).await.context("it does not stop")??;
+        ensure!(status.success(), "{status}");
+        Ok(self.place)
     }
 
     /// Ends it at once; its place can be used again.

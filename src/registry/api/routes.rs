@@ -92,7 +92,7 @@ pub(super) const KEY: Param = Param { name: "key", kind: Kind::Text, help: "A su
 /// Every route there is.
 pub const ROUTES: &[Route] = routes! { Audience, Endpoint;
     GET "/livez" Public Livez [] "The registry runs.";
-    GET "/readyz" Public Readyz [] "200 while the store answers.";
+    GET "/readyz" Public Readyz [] "200 while check-ins can be taken.";
     GET "/openapi.json" Public OpenApi [] "This description.";
     POST "/v1/agent/checkin" Agent CheckIn [] "A machine's state; answered once it is durable.";
     GET "/v1/support/summary" Support Summary [] "The fleet in numbers.";

@@ -34,7 +34,7 @@ macro_rules! behaviours {
             $({
                 eprintln!("{}", stringify!($name));
                 let url = server.database(stringify!($name)).await;
-                let store = super::postgres::Postgres::connect(&url).await.unwrap();
+                let store = super::postgres::Postgres::connect(&url, None).await.unwrap();
                 $module::$name(&store).await;
             })*
         }

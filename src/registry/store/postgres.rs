@@ -10,18 +10,20 @@ mod connect;
 mod listen;
 #[cfg(test)]
 pub(super) mod tests;
+mod tls;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, broadcast};
 use tokio::time::timeout;
+use tokio_postgres::Row as Found;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row as Found};
 
-use self::connect::{DEADLINE, Fault, Lease, late};
+use self::connect::{DEADLINE, Fault, Lease, Server, late};
 use self::listen::{Leading, Listening};
 use super::facts::{self, Columns, Group, Wanted, int, int_u64, int_usize, kinds_text, ms, plain};
 use super::{
@@ -43,7 +45,7 @@ const ENTRY: &str = "SELECT seq, tenant, at, kind, text, data FROM entry ";
 /// The registry's data in a PostgreSQL database.
 #[derive(Debug)]
 pub struct Postgres {
-    config: Config,
+    server: Server,
     pool: Pool,
     changes: broadcast::Sender<Changed>,
     leading: Arc<Mutex<Leading>>,
@@ -51,26 +53,25 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects to the database of a `postgres://` URL and brings its schema to the newest. Reached without TLS: over a
-    /// socket, on this machine, or with `sslmode=disable` over a network that is private by itself.
+    /// Connects to the database of a `postgres://` URL and brings its schema to the newest. Another machine is reached
+    /// over TLS and has to prove its name, unless the URL says `sslmode=disable`.
     ///
     /// # Errors
     /// The URL is wrong, the database cannot be reached or belongs to a newer version; in plain words, without the
     /// password.
-    pub async fn connect(url: &str) -> Result<Self, String> {
-        let config = connect::config(url)?;
+    pub async fn connect(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
+        let server = Server::named(url, ca_file)?;
         let said = |fault| Unavailable::from(fault).to_string();
-        let connecting = timeout(DEADLINE, config.connect(NoTls)).await.map_err(|_| late().to_string())?;
-        let (mut client, connection) = connecting.map_err(|e| said(e.into()))?;
+        let (mut client, connection) = server.connect().await.map_err(said)?;
         let moving = tokio::spawn(connection);
         let migrated = connect::migrate(&mut client).await;
         drop(client);
         let _ = moving.await;
         migrated.map_err(said)?;
         let changes = broadcast::Sender::new(CHANGES_KEPT);
-        let listening = listen::listen(config.clone(), changes.clone()).await.map_err(said)?;
-        let pool = connect::pool(&config)?;
-        Ok(Self { config, pool, changes, leading: Arc::default(), _listening: listening })
+        let listening = listen::listen(server.clone(), changes.clone()).await.map_err(said)?;
+        let pool = server.pool()?;
+        Ok(Self { server, pool, changes, leading: Arc::default(), _listening: listening })
     }
 
     async fn query(&self, sql: &str, params: Params<'_>) -> Result<Vec<Found>, Fault> {
@@ -237,7 +238,7 @@ impl Store for Postgres {
 
     fn leads(&self) -> Answered<'_, bool> {
         // Given up in the middle, it has no connection and thus no lock.
-        bounded(async move { Ok(self.leading.lock().await.ask(&self.config).await?) })
+        bounded(async move { Ok(self.leading.lock().await.ask(&self.server).await?) })
     }
 
     fn alive(&self, now: UnixMs, gap_ms: u64) -> Answered<'_, ()> {

@@ -9,7 +9,7 @@ use super::tape::Tape;
 use crate::support::machine::Machine;
 
 /// Prints the variables that it is told, and the token of its configuration, each in another sentence, and fails.
-const SPILLS: &str = r#"
+pub const SPILLS: &str = r#"
 const { readFileSync } = require("node:fs");
 const names = ["PROVIDER_KEY", "PASSPHRASE", "SHORT_WORD", "PRIVATE_KEY", "CANARY_PASSED"];
 const say = (text) => console.error(text);

@@ -31,7 +31,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Boots with what is shipped in its place: the binary, the units with `settings` as a drop-in of each, the users,
+    /// Boots with what is shipped in its place: the binaries, the units with `settings` as a drop-in of each, the users,
     /// a gateway installed as npm does it; and `mounts`, paths of the host and of the machine.
     pub(super) async fn boot(settings: &[String], mounts: &[(&Path, &str)]) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("sidecar-lab-").tempdir()?;
@@ -145,11 +145,14 @@ fn shipped(drop_in: &Path) -> anyhow::Result<Vec<String>> {
     let modules = gateways.join(super::GATEWAY).join("node_modules");
     let units = repository().join("systemd");
     let mut mounts = vec![
-        bind(&prepared("bin/openclaw-sidecar"), "/usr/local/bin/openclaw-sidecar"),
-        bind(&units.join("sysusers.d/openclaw-sidecar.conf"), "/usr/lib/sysusers.d/openclaw-sidecar.conf"),
         bind(&std::fs::canonicalize(gateways.join("node/node"))?, "/usr/bin/node"),
         bind(&modules, "/usr/lib/node_modules"),
     ];
+    for program in ["openclaw-sidecar", "openclaw-registry"] {
+        let users = format!("sysusers.d/{program}.conf");
+        mounts.push(bind(&prepared("bin").join(program), &format!("/usr/local/bin/{program}")));
+        mounts.push(bind(&units.join(&users), &format!("/usr/lib/{users}")));
+    }
     for unit in super::systemd::UNITS {
         mounts.push(bind(&units.join(unit), &format!("/usr/lib/systemd/system/{unit}")));
         mounts.push(bind(drop_in, &format!("/etc/systemd/system/{unit}.d/test.conf")));

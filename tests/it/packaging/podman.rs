@@ -21,15 +21,16 @@ pub(super) fn podman(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds one stage of `Dockerfile.sidecar` around the binary built before; returns the image's name.
+/// Builds one stage of a Dockerfile around the binary built before; returns the image's name.
 pub(super) async fn build(target: &str) -> anyhow::Result<String> {
     let name = format!("localhost/openclaw-sidecar-{target}:test");
+    let dockerfile = if target == "registry" { "Dockerfile.registry" } else { "Dockerfile.sidecar" };
     let binary = format!("binary={}", prepared("bin").display());
     let mut build = podman(&["build", "--quiet", "--format", "docker", "--pull=never", "--network", "none"]);
     build.args(LIMITS).args(["--build-context", &binary, "--target", target, "--tag", &name]);
     build.args(["--build-arg", "GATEWAY_IMAGE=localhost/openclaw-stand-in"]);
     build.args(["--build-arg", &format!("GATEWAY_VERSION={}", super::GATEWAY)]);
-    build.args(["--file", "Dockerfile.sidecar", "."]).current_dir(repository());
+    build.args(["--file", dockerfile, "."]).current_dir(repository());
     run(&mut build, BUILD).await?;
     Ok(name)
 }

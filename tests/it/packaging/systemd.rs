@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::nspawn::Lab;
+use super::registry::UNIT as REGISTRY;
 use super::{READY, output, ready_for, repository, tenant, text, until};
 use crate::support::client::Client;
 use crate::support::device::{ORIGIN, RemoteDevice};
@@ -18,14 +19,14 @@ use crate::support::sidecar::{credential, new_token};
 
 const LAUNCH: &str = "openclaw-sidecar.service";
 const ATTACH: &str = "openclaw-sidecar-attach.service";
-pub(super) const UNITS: [&str; 2] = [LAUNCH, ATTACH];
+pub(super) const UNITS: [&str; 3] = [LAUNCH, ATTACH, REGISTRY];
 
-/// Exposure times ten, as `systemd-analyze security` counts it: of the unit that holds nothing but the daemon, and of
-/// the one that holds the gateway and its agents as well.
-const EXPOSURE: [(&str, &str); 2] = [(ATTACH, "15"), (LAUNCH, "40")];
+/// Exposure times ten, as `systemd-analyze security` counts it: of the units that hold nothing but the daemon or
+/// the registry, and of the one that holds the gateway and its agents as well.
+const EXPOSURE: [(&str, &str); 3] = [(ATTACH, "15"), (REGISTRY, "15"), (LAUNCH, "40")];
 /// The units' own is 30 s; a test need not wait that long.
 const WATCHDOG: &str = "WatchdogSec=3";
-const QUICK: Duration = Duration::from_secs(60);
+pub(super) const QUICK: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn the_units_expose_little() -> anyhow::Result<()> {
@@ -53,14 +54,14 @@ fn administered(token: &str) -> anyhow::Result<tempfile::TempDir> {
 }
 
 /// Put in place whole, as every careful writer does.
-fn private(path: &Path, content: &str) -> anyhow::Result<()> {
+pub(super) fn private(path: &Path, content: &str) -> anyhow::Result<()> {
     let staged = path.with_extension("staged");
     std::fs::write(&staged, content)?;
     std::fs::set_permissions(&staged, PermissionsExt::from_mode(0o600))?;
     Ok(std::fs::rename(&staged, path)?)
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(super) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
@@ -83,7 +84,7 @@ async fn watchdog_mends(lab: &Lab, unit: &str, client: &Client) -> anyhow::Resul
     Ok(())
 }
 
-async fn stops(lab: &Lab, unit: &str, within: Duration, last_words: &str) -> anyhow::Result<()> {
+pub(super) async fn stops(lab: &Lab, unit: &str, within: Duration, last_words: &str) -> anyhow::Result<()> {
     let began = Instant::now();
     lab.run(&["systemctl", "stop", unit], QUICK).await?;
     let took = began.elapsed();

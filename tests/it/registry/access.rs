@@ -4,15 +4,9 @@ use anyhow::{Context, ensure};
 use openclaw_sidecar::registry::api::routes::{Audience, ROUTES};
 use serde_json::{Value, json};
 
+use super::message;
 use crate::support::client::{Client, Reply};
 use crate::support::service::{Place, Service};
-
-fn message(tenant: &str, seq: u64) -> Value {
-    json!({
-        "tenant": tenant, "epoch": 1, "boot_id": "b1", "seq": seq, "next_s": 300,
-        "state": {"phase": "ready", "gateway": {"version": "2026.9.6"}},
-    })
-}
 
 async fn ask(client: &Client, method: &str, path: &str) -> anyhow::Result<Reply> {
     let body = matches!(method, "POST" | "PUT").then(|| b"{}".to_vec());

@@ -6,6 +6,8 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::dump::{files, nothing_secret};
+use crate::it::canaries::secrets::Canaries;
 use crate::support::machine::{Machine, READY, needs_root};
 use crate::support::service::{Place, Service};
 
@@ -29,8 +31,14 @@ async fn a_tenant_from_its_boot_to_our_lost_database() -> anyhow::Result<()> {
     let enrolled = service.enrol("acme").await?;
     service.wait("acme", status("provisioning"), SOON).await?;
     let settings = service.settings("acme", &enrolled);
+    let mut canaries = Canaries::default();
+    let secret = canaries.plant("machine secret", "canary-machine/2f8a+c41d9e7b06532af18c4d+e6");
+    let key = canaries.plant("provider's key", "sk-canary-provider-93d1f0ab57c2e8d6410b");
     let told = |builder| settings.iter().fold(builder, |b: crate::support::machine::Builder, (k, v)| b.setting(k, v));
-    let mut machine = told(Machine::real("2026.9.6")?).start().await?;
+    let mut machine = told(Machine::real("2026.9.6")?).setting("MACHINE_SECRET", &secret).start().await?;
+    let (path, json) = ("/v1/secrets/OPENAI_API_KEY", [("content-type", "application/json")]);
+    let value = json!({ "value": key }).to_string().into_bytes();
+    ensure!(machine.client().request("PUT", path, &json, Some(value)).await?.status == 200);
     let tenant = service.wait("acme", status("ready"), READY).await?;
     ensure!(tenant["gateway_version"] == "2026.9.6" && tenant["confidence"] == "high", "{tenant}");
 
@@ -74,10 +82,9 @@ async fn a_tenant_from_its_boot_to_our_lost_database() -> anyhow::Result<()> {
     // We lose our database; the next check-in brings the tenant back.
     let tls = service.tls();
     let place = service.kill().await?;
-    let dump = std::fs::read(place.state_dir().join("registry.db"))?;
-    for secret in [enrolled.credential.as_str(), &machine.gateway_token()?] {
-        ensure!(!dump.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "a secret in the database");
-    }
+    canaries.plant("gateway token", &machine.gateway_token()?);
+    canaries.plant("credential", &enrolled.credential);
+    nothing_secret(&files(&place)?, &canaries)?;
     for file in std::fs::read_dir(place.state_dir())?.flatten() {
         if file.file_name().to_string_lossy().starts_with("registry.db") {
             std::fs::remove_file(file.path())?;

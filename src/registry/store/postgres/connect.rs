@@ -1,14 +1,18 @@
 //! Connections: where to, the schema, what errors mean.
 
+use std::error::Error as _;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config, Connection, Socket};
 
 use super::super::Unavailable;
+use super::tls::{Secured, Tls};
 
 /// A call is given up after this time, whatever it waits for.
 pub(super) const DEADLINE: Duration = Duration::from_secs(4);
@@ -66,10 +70,13 @@ impl From<Fault> for Unavailable {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Other(why) => why,
-            Fault::Database(error) => match error.as_db_error() {
-                Some(error) => Self(format!("PostgreSQL refused: {} ({})", error.message(), error.code().code())),
-                None => Self(format!("PostgreSQL cannot be reached ({error})")),
-            },
+            Fault::Database(error) => {
+                if let Some(error) = error.as_db_error() {
+                    return Self(format!("PostgreSQL refused: {} ({})", error.message(), error.code().code()));
+                }
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                Self(format!("PostgreSQL cannot be reached ({error}{cause})"))
+            }
         }
     }
 }
@@ -78,38 +85,54 @@ pub(super) fn late() -> Unavailable {
     Unavailable(format!("PostgreSQL did not answer in {} s", DEADLINE.as_secs()))
 }
 
-/// Where to connect, with limits the server keeps.
-pub(super) fn config(url: &str) -> Result<Config, String> {
-    // What is wrong is not said: it may be the password that holds a sign it should not.
-    let mut config: Config = url.parse().map_err(|_| "the PostgreSQL URL cannot be read".to_owned())?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err("TLS to PostgreSQL is not built in: use a socket, this machine, or a private encrypted network \
-                    (and then sslmode=disable)"
-            .to_owned());
+/// Where to connect, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    config: Config,
+    tls: Tls,
+}
+
+impl Server {
+    /// The one of a URL, with limits that it keeps.
+    pub(super) fn named(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
+        // What is wrong is not said: it may be the password that holds a sign it should not.
+        let mut config: Config = url.parse().map_err(|_| "the PostgreSQL URL cannot be read".to_owned())?;
+        if config.get_ssl_mode() == SslMode::Prefer {
+            // Preferred only, it would be given up where somebody between us and the server says so.
+            let plain = ca_file.is_none() && is_near(&config);
+            config.ssl_mode(if plain { SslMode::Disable } else { SslMode::Require });
+        }
+        let tls = if config.get_ssl_mode() == SslMode::Disable { Tls::none() } else { Tls::trusting(ca_file)? };
+        let limits = "-c statement_timeout=4000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
+        let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
+        config.options(options).connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30));
+        config.tcp_user_timeout(DEADLINE).application_name("openclaw-registry");
+        Ok(Self { config, tls })
     }
-    let local = |host: &Host| match host {
+
+    /// One connection.
+    pub(super) async fn connect(&self) -> Result<(Client, Connection<Socket, Secured>), Fault> {
+        let connecting = self.config.connect(self.tls.clone());
+        Ok(timeout(DEADLINE, connecting).await.map_err(|_| late())??)
+    }
+
+    /// Connections for calls, made when they are needed.
+    pub(super) fn pool(&self) -> Result<Pool, String> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
+        let pool = Pool::builder(manager).max_size(CONNECTIONS).runtime(Runtime::Tokio1);
+        let pool = pool.wait_timeout(Some(DEADLINE)).create_timeout(Some(DEADLINE)).recycle_timeout(Some(DEADLINE));
+        pool.build().map_err(|e| format!("PostgreSQL: {e}"))
+    }
+}
+
+/// Whether nothing leaves this machine on the way to any of the hosts.
+fn is_near(config: &Config) -> bool {
+    let near = |host: &Host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
     };
-    if config.get_ssl_mode() != SslMode::Disable && !config.get_hosts().iter().all(local) {
-        return Err("PostgreSQL on another machine is reached without TLS: say sslmode=disable where the network \
-                    between is private and encrypted by itself"
-            .to_owned());
-    }
-    let limits = "-c statement_timeout=4000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
-    let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
-    config.options(options).connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30));
-    config.tcp_user_timeout(DEADLINE).application_name("openclaw-registry");
-    Ok(config)
-}
-
-/// Connections for calls, made when they are needed.
-pub(super) fn pool(config: &Config) -> Result<Pool, String> {
-    let manager =
-        Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    let pool = Pool::builder(manager).max_size(CONNECTIONS).runtime(Runtime::Tokio1);
-    let pool = pool.wait_timeout(Some(DEADLINE)).create_timeout(Some(DEADLINE)).recycle_timeout(Some(DEADLINE));
-    pool.build().map_err(|e| format!("PostgreSQL: {e}"))
+    config.get_hosts().iter().all(near) && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 /// A connection that goes back to the others only after all went well: one that is given up in the middle of

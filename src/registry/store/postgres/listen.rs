@@ -6,10 +6,10 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client};
 
 use super::super::{Changed, Unavailable, tell};
-use super::connect::{DEADLINE, Fault, LOCKS, late};
+use super::connect::{DEADLINE, Fault, LOCKS, Server, late};
 
 /// Commits are told on this channel, with the tenants' ids.
 pub(super) const CHANNEL: &str = "openclaw_registry";
@@ -31,9 +31,8 @@ impl Drop for Line {
     }
 }
 
-async fn connect(config: &Config, changes: Option<broadcast::Sender<Changed>>) -> Result<Line, Fault> {
-    let connecting = timeout(DEADLINE, config.connect(NoTls)).await.map_err(|_| late())?;
-    let (client, mut connection) = connecting?;
+async fn connect(server: &Server, changes: Option<broadcast::Sender<Changed>>) -> Result<Line, Fault> {
+    let (client, mut connection) = server.connect().await?;
     let task = tokio::spawn(async move {
         let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
         while let Some(Ok(message)) = messages.next().await {
@@ -56,13 +55,13 @@ impl Drop for Listening {
 }
 
 /// Listens from now on.
-pub(super) async fn listen(config: Config, changes: broadcast::Sender<Changed>) -> Result<Listening, Fault> {
-    let mut line = subscribe(&config, &changes).await?;
+pub(super) async fn listen(server: Server, changes: broadcast::Sender<Changed>) -> Result<Listening, Fault> {
+    let mut line = subscribe(&server, &changes).await?;
     Ok(Listening(tokio::spawn(async move {
         loop {
             while !line.task.is_finished() && alive(&mut line).await {}
             line = loop {
-                match subscribe(&config, &changes).await {
+                match subscribe(&server, &changes).await {
                     Ok(line) => break line,
                     Err(_) => sleep(RETRY).await,
                 }
@@ -73,8 +72,8 @@ pub(super) async fn listen(config: Config, changes: broadcast::Sender<Changed>) 
     })))
 }
 
-async fn subscribe(config: &Config, changes: &broadcast::Sender<Changed>) -> Result<Line, Fault> {
-    let line = connect(config, Some(changes.clone())).await?;
+async fn subscribe(server: &Server, changes: &broadcast::Sender<Changed>) -> Result<Line, Fault> {
+    let line = connect(server, Some(changes.clone())).await?;
     timeout(DEADLINE, line.client.batch_execute(&format!("LISTEN {CHANNEL}"))).await.map_err(|_| late())??;
     Ok(line)
 }
@@ -96,12 +95,12 @@ pub(super) struct Leading {
 
 impl Leading {
     /// Whether this instance leads now.
-    pub(super) async fn ask(&mut self, config: &Config) -> Result<bool, Unavailable> {
+    pub(super) async fn ask(&mut self, server: &Server) -> Result<bool, Unavailable> {
         let line = if let Some(line) = self.line.take().filter(|line| !line.client.is_closed()) {
             line
         } else {
             self.leads = false;
-            connect(config, None).await?
+            connect(server, None).await?
         };
         // Asked once: a lock that is held could be taken again, and an answer says that it is held still.
         let sql = if self.leads { "SELECT true" } else { "SELECT pg_try_advisory_lock($1, $2)" };

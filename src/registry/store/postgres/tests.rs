@@ -1,118 +1,17 @@
 //! What only this store can meet: other instances, and a server that goes away. The server is real, made by the test.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+#[path = "../../../../tests/support/postgres.rs"]
+mod server;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
+pub(in super::super) use server::Server;
+
 use super::super::conformance::{append, found, lengthen, put_all, refused, row, told};
 use super::*;
-
-/// A PostgreSQL server in a temporary directory, reached over a socket.
-#[derive(Debug)]
-pub(in super::super) struct Server {
-    dir: tempfile::TempDir,
-    programs: PathBuf,
-}
-
-impl Server {
-    /// None, with a line that says so, where PostgreSQL is not installed.
-    pub(in super::super) fn start() -> Option<Self> {
-        let Some(programs) = programs() else {
-            assert!(std::env::var("CI").is_err(), "PostgreSQL is missing: apt-get install -y postgresql");
-            eprintln!("NOT TESTED: the PostgreSQL store (to test it: apt-get install -y postgresql)");
-            return None;
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let server = Self { dir, programs };
-        // The server does not run as root: its user has to come to its files.
-        std::fs::set_permissions(server.dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let data = server.data();
-        server.run("initdb", &["-A", "trust", "-U", "postgres", "--no-sync", "--no-locale", "-E", "UTF8", "-D", &data]);
-        server.up();
-        Some(server)
-    }
-
-    fn data(&self) -> String {
-        self.dir.path().join("data").to_str().unwrap().to_owned()
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let path = self.programs.join(program);
-        let mut command = if nix::unistd::geteuid().is_root() {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--"]).arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("out")).unwrap();
-        let status = command.args(arguments).current_dir("/").stdin(Stdio::null()).stdout(log).status().unwrap();
-        assert!(status.success(), "{program} {arguments:?}");
-    }
-
-    fn up(&self) {
-        let socket = self.dir.path().display();
-        // A crash of the server is not one of the machine: the page cache stays, and the tests are quick.
-        let options = format!(
-            "-c listen_addresses= -c unix_socket_directories={socket} -c fsync=off -c full_page_writes=off \
-             -c synchronous_commit=on -c deadlock_timeout=200ms"
-        );
-        let log = format!("{socket}/log");
-        self.run("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-l", &log, "-o", &options, "start"]);
-    }
-
-    fn crash(&self) {
-        self.run("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-m", "immediate", "stop"]);
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("postgres:///{database}?host={}&user=postgres", self.dir.path().display())
-    }
-
-    /// A new empty database.
-    pub(in super::super) async fn database(&self, name: &str) -> String {
-        self.execute("postgres", &format!("CREATE DATABASE {name}")).await;
-        self.url(name)
-    }
-
-    async fn client(&self, database: &str) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
-    }
-
-    async fn execute(&self, database: &str, sql: &str) {
-        self.client(database).await.batch_execute(sql).await.unwrap();
-    }
-
-    async fn kill_connections(&self, database: &str) {
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        self.execute(database, sql).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if Path::new(&self.data()).join("postmaster.pid").exists() {
-            let stop = std::panic::AssertUnwindSafe(|| self.crash());
-            let _ = std::panic::catch_unwind(stop);
-        }
-    }
-}
-
-fn programs() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut installed: Vec<PathBuf> = installed.map(|version| version.path().join("bin")).collect();
-    installed.sort();
-    let all = installed.into_iter().rev().chain(std::env::split_paths(&path));
-    all.into_iter().find(|dir| dir.join("initdb").exists() && dir.join("pg_ctl").exists())
-}
 
 /// How a run through a fault went so far.
 #[derive(Debug, Default)]
@@ -163,7 +62,7 @@ async fn nothing_is_lost(store: &Postgres, kept: usize, refused: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outlives_its_server() {
     let Some(server) = Server::start() else { return };
-    let store = Postgres::connect(&server.database("one").await).await.unwrap();
+    let store = Postgres::connect(&server.database("one").await, None).await.unwrap();
     put_all(&store, &[row("a")]).await;
     assert!(store.leads().await.unwrap());
     let mut changes = store.changes();
@@ -205,7 +104,7 @@ async fn several_instances_serve_one_fleet() {
     let Some(server) = Server::start() else { return };
     let url = server.database("one").await;
     // Both at once make the schema.
-    let (one, two) = tokio::join!(Postgres::connect(&url), Postgres::connect(&url));
+    let (one, two) = tokio::join!(Postgres::connect(&url, None), Postgres::connect(&url, None));
     let (one, two) = (one.unwrap(), two.unwrap());
     let ids: Vec<String> = (0..10).map(|n| format!("t{n}")).collect();
     put_all(&one, &ids.iter().map(|id| row(id)).collect::<Vec<_>>()).await;
@@ -249,25 +148,22 @@ async fn several_instances_serve_one_fleet() {
     assert_eq!(found(&two, "t3").await.unwrap().label.len(), 220);
 
     server.execute("one", "INSERT INTO registry_schema VALUES (99)").await;
-    let why = Postgres::connect(&url).await.unwrap_err();
+    let why = Postgres::connect(&url, None).await.unwrap_err();
     assert!(why.contains("newer version (schema 99, this one knows 1)"), "{why}");
     server
         .execute("postgres", "CREATE DATABASE odd ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
         .await;
-    let why = Postgres::connect(&server.url("odd")).await.unwrap_err();
+    let why = Postgres::connect(&server.url("odd"), None).await.unwrap_err();
     assert!(why.contains("encoding is LATIN1"), "{why}");
 }
 
 #[tokio::test]
 async fn says_what_it_cannot_and_never_the_password() {
     for (url, expected) in [
-        ("postgres://u:pa55word@localhost/db?sslmode=require", "TLS to PostgreSQL is not built in"),
-        ("postgres://u:pa55word@db.example/db", "say sslmode=disable"),
-        ("postgres://u:pa55word@[::2]/db", "say sslmode=disable"),
         ("postgres://u:pa55word@localhost/db?pa55word=1", "cannot be read"),
         ("postgres://u:pa55word@127.0.0.1:1/db", "cannot be reached"),
     ] {
-        let why = Postgres::connect(url).await.unwrap_err();
+        let why = Postgres::connect(url, None).await.unwrap_err();
         assert!(why.contains(expected), "{url}: {why}");
         assert!(!why.contains("pa55word"), "{why}");
     }
@@ -281,6 +177,6 @@ async fn what_batches_bring() {
     server.execute("postgres", "ALTER SYSTEM SET fsync = on").await;
     server.execute("postgres", "ALTER SYSTEM SET full_page_writes = on").await;
     server.execute("postgres", "SELECT pg_reload_conf()").await;
-    let store = Postgres::connect(&server.database("one").await).await.unwrap();
+    let store = Postgres::connect(&server.database("one").await, None).await.unwrap();
     super::super::conformance::measure("PostgreSQL", &store).await;
 }

@@ -1,5 +1,8 @@
 //! What only this store can meet: its file, its lock, its disk, its process.
 
+#[path = "../../../../tests/support/small_disk.rs"]
+mod small_disk;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -7,6 +10,7 @@ use std::process::{Command, Stdio};
 use super::super::conformance::{append, digest, found, lengthen, put, put_all, refused, row};
 use super::connect::{MIGRATIONS, connect, migrate};
 use super::*;
+use small_disk::SmallDisk;
 
 fn database() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -134,36 +138,13 @@ async fn a_call_that_is_given_up_is_not_made() {
     assert_eq!(found(&store, "a").await, Some(row("a")));
 }
 
-/// A directory on a disk of its own, where that can be had.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(dir: &Path) -> Option<Self> {
-        let place = dir.join("disk");
-        std::fs::create_dir(&place).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "none"]).arg(&place).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success()).then_some(Self(place))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::new(dir.path()) else {
-        eprintln!("NOT TESTED: a full disk (needs root, to mount a small one)");
-        return;
-    };
-    let store = Sqlite::open(&disk.0.join("registry.db")).unwrap();
+    let Some(disk) = SmallDisk::new(dir.path()) else { return };
+    let store = Sqlite::open(&disk.path().join("registry.db")).unwrap();
     put_all(&store, &[row("a")]).await;
-    let ballast = disk.0.join("ballast");
-    while crate::files::replace(&ballast.with_extension(count(&disk.0)), &vec![0; 65536], 0o600).is_ok() {}
+    disk.fill();
     let mut kept = 0;
     let why = loop {
         match store.amend(vec![lengthen("a"), append("a", &[&"8 KiB".repeat(1639)])]).await {
@@ -173,18 +154,10 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     };
     assert!(why.contains("the disk is full"), "{why}");
     assert_eq!(found(&store, "a").await.unwrap().label.len(), kept, "it can be read meanwhile");
-    for file in std::fs::read_dir(&disk.0).unwrap().map(|file| file.unwrap().path()) {
-        if file.file_stem() == ballast.file_stem() {
-            std::fs::remove_file(file).unwrap();
-        }
-    }
+    disk.clear();
     store.amend(vec![lengthen("a")]).await.unwrap();
     assert_eq!(found(&store, "a").await.unwrap().label.len(), kept + 1);
     assert_eq!(store.counts().await.unwrap().status["ready"], 1);
-}
-
-fn count(dir: &Path) -> String {
-    std::fs::read_dir(dir).unwrap().count().to_string()
 }
 
 #[tokio::test]
