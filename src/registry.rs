@@ -17,6 +17,8 @@ pub mod metrics;
 pub mod query;
 pub mod rules;
 pub mod serve;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod store;
 pub mod sweep;
