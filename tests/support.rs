@@ -25,3 +25,5 @@ pub mod registry;
 #[cfg(feature = "registry")]
 pub mod service;
 pub mod sidecar;
+#[cfg(feature = "registry")]
+pub mod swarm;

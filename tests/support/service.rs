@@ -25,12 +25,24 @@ pub struct Place {
     dir: TempDir,
     admin: Token,
     support: Token,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Place {
     pub fn new() -> anyhow::Result<Self> {
         let token = || Token::random().map_err(anyhow::Error::msg);
-        Ok(Self { dir: TempDir::new()?, admin: token()?, support: token()? })
+        Ok(Self { dir: TempDir::new()?, admin: token()?, support: token()?, settings: Vec::new() })
+    }
+
+    /// With a key of the configuration set, named as the rest of its variable's name.
+    #[must_use]
+    pub fn setting(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.settings.push((key, value.to_string()));
+        self
+    }
+
+    pub fn admin_key(&self) -> &str {
+        self.admin.expose()
     }
 
     pub fn state_dir(&self) -> PathBuf {
@@ -71,6 +83,7 @@ impl Service {
             .env("OPENCLAW_REGISTRY_LISTEN_EDGE", any)
             .env("OPENCLAW_REGISTRY_CHECKIN_INTERVAL_S", "15")
             .env("OPENCLAW_REGISTRY_LOG_FORMAT", "json")
+            .envs(place.settings.iter().map(|(key, value)| (format!("OPENCLAW_REGISTRY_{key}"), value)))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -101,12 +114,43 @@ impl Service {
         Client::tcp(self.edge, Some(self.place.support.expose()))
     }
 
+    /// Somebody without a key.
+    pub fn stranger(&self) -> Client {
+        Client::tcp(self.edge, None)
+    }
+
     pub fn with(&self, token: &str) -> Client {
         Client::tcp(self.edge, Some(token))
     }
 
     pub fn tls(&self) -> SocketAddr {
         self.tls
+    }
+
+    pub fn edge(&self) -> SocketAddr {
+        self.edge
+    }
+
+    /// SHA-256 of its certificate.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("it has ended")
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The cookie of a session in the console, as a browser gets it.
+    pub async fn session(&self) -> anyhow::Result<String> {
+        let form = format!("key={}", self.place.support.expose());
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let reply = self.stranger().request("POST", "/login", &headers, Some(form.into_bytes())).await?;
+        let cookie = reply.header("set-cookie").and_then(|cookie| cookie.split(';').next());
+        Ok(cookie.with_context(|| format!("no session: {}", reply.text()))?.to_owned())
     }
 
     pub async fn enrol(&self, tenant: &str) -> anyhow::Result<Enrolled> {
