@@ -21,7 +21,8 @@ use crate::{
 const OUTAGE: Duration = Duration::from_secs(45);
 /// One interval.
 const STEADY: Duration = Duration::from_secs(60);
-const SETTLES: Duration = Duration::from_secs(240);
+/// After such an outage a few of thousands have come to pauses of four minutes.
+const SETTLES: Duration = Duration::from_secs(420);
 const LOOK: Duration = Duration::from_secs(1);
 const INTERVAL_S: u32 = 60;
 
