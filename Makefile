@@ -30,15 +30,17 @@ test: tools gateways packaging postgres ## every test, most of them against real
 compat: ## rewrite the README's table of versions from what the last tests saw
 	@cargo run --quiet $(LOCKED) --example compat -- --write
 
-# A static binary where the machine can build one, as it is deployed. The daemon is built by itself: together with the
-# bench it would get features that only tests need.
+# Static binaries where the machine can build them, as they are deployed. Daemon and registry are built by themselves:
+# together with the bench they would get features that only tests need.
 MUSL := $(shell uname -m)-unknown-linux-musl
 BENCH_TARGET = $(shell rustup target list --installed 2>/dev/null | grep -qx $(MUSL) && \
 	command -v musl-gcc >/dev/null && echo --target $(MUSL))
 
-bench: tools gateways ## what things cost, beside their references (ROWS="1 2" for some; BENCH_QUICK=1 waits less)
+bench: tools gateways postgres ## what things cost, beside their references (ROWS="1 2" for some; BENCH_QUICK=1 waits less)
 	@cargo build --release --quiet $(LOCKED) $(BENCH_TARGET) --bin openclaw-sidecar
-	@cargo run --release --quiet $(LOCKED) $(BENCH_TARGET) --example bench -- $(ROWS)
+	@cargo build --release --quiet $(LOCKED) $(BENCH_TARGET) $(ALL) --bin openclaw-registry
+	@cargo build --release --quiet $(LOCKED) $(BENCH_TARGET) $(ALL) --example acks
+	@cargo run --release --quiet $(LOCKED) $(BENCH_TARGET) $(ALL) --example bench -- $(ROWS)
 
 lint: tools ## formatting and clippy, with and without the registry; warnings are errors
 	@cargo fmt --check

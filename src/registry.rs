@@ -16,6 +16,8 @@ pub mod ingest;
 pub mod metrics;
 pub mod rules;
 pub mod serve;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 pub mod store;
 pub mod sweep;

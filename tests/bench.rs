@@ -17,8 +17,12 @@
 mod approvals;
 #[path = "bench/burst.rs"]
 mod burst;
+#[path = "bench/checkins.rs"]
+mod checkins;
 #[path = "bench/events.rs"]
 mod events;
+#[path = "bench/fleet.rs"]
+mod fleet;
 #[path = "bench/floor.rs"]
 mod floor;
 #[path = "bench/footprint.rs"]
@@ -27,6 +31,10 @@ mod footprint;
 mod idle;
 #[path = "bench/lab.rs"]
 mod lab;
+#[path = "bench/load.rs"]
+mod load;
+#[path = "bench/postgres.rs"]
+mod postgres;
 #[path = "bench/process.rs"]
 mod process;
 #[path = "bench/report.rs"]
@@ -35,8 +43,12 @@ mod report;
 mod requests;
 #[path = "bench/seed.rs"]
 mod seed;
+#[path = "bench/sim.rs"]
+mod sim;
 #[path = "bench/stats.rs"]
 mod stats;
+#[path = "bench/tenants.rs"]
+mod tenants;
 #[path = "bench/throttle.rs"]
 mod throttle;
 #[path = "bench/throttled.rs"]
@@ -53,7 +65,7 @@ use lab::Lab;
 use report::Report;
 
 /// The rows in the order they run; the throttled one last, because the gateway is not itself afterwards.
-const ROWS: [&str; 11] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "throttled"];
+const ROWS: [&str; 14] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "sim", "throttled"];
 /// No row takes longer, whatever hangs.
 const ROW_LIMIT: Duration = Duration::from_secs(900);
 
@@ -133,6 +145,9 @@ async fn run_row(row: &str, lab: &mut Lab, report: &mut Report) -> anyhow::Resul
         "8" => footprint::start(report).await,
         "9" => requests::handshake(lab, report).await,
         "10" => seed::run(lab, report).await,
+        "11" => checkins::run(lab, report).await,
+        "12" => tenants::run(lab, report).await,
+        "sim" => sim::run(lab, report).await,
         _ => throttled::run(lab, report).await,
     }
 }

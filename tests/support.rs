@@ -29,3 +29,5 @@ pub mod service;
 pub mod sidecar;
 #[cfg(feature = "registry")]
 pub mod small_disk;
+#[cfg(feature = "registry")]
+pub mod swarm;

@@ -24,11 +24,11 @@ type Waiting = (Work, oneshot::Sender<Result<Outcome, Unavailable>>);
 pub struct Ingest(mpsc::Sender<Waiting>);
 
 impl Ingest {
-    /// Starts `writers` tasks that commit to `store`; they end when every handle is gone.
-    pub fn start(store: &Arc<dyn Store>, writers: usize) -> Self {
+    /// Starts the tasks that commit to `store`; they end when every handle is gone.
+    pub fn start(store: &Arc<dyn Store>) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
         let queue = Arc::new(tokio::sync::Mutex::new(queue));
-        for _ in 0..writers.max(1) {
+        for _ in 0..store.writers() {
             tokio::spawn(write(store.clone(), queue.clone()));
         }
         Self(sender)

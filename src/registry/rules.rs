@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::status::{self, Derived};
+use super::status;
 use super::store::{Blind, Change, Outcome};
 use super::tenant::{Digest, Entry, EntryKind, LIVES_KEPT, Last, Life, Row, Status};
 use crate::checkin::wire::{self, CheckIn, Intent};
@@ -302,7 +302,7 @@ impl History {
 
     /// Derives the status of the row as it is to be, tells its change, and makes the change of it all.
     pub fn finish(mut self, mut row: Row, now: UnixMs, blind: &[Blind], report: Option<String>) -> Change {
-        let Derived { status, reason, .. } = status::derive(&row, now, blind);
+        let (status, reason) = status::verdict(&row, now, blind);
         if status != self.status {
             let data = json!({ "from": self.status, "to": status, "reason": reason });
             self.add(EntryKind::Status, format!("{} -> {status}: {reason}", self.status), data);

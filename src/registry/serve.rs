@@ -30,8 +30,6 @@ use crate::http::tls::Certificate;
 const DRAIN: Duration = Duration::from_secs(5);
 /// A given certificate is looked at so often.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// PostgreSQL commits side by side; SQLite has one writer whatever we do.
-const WRITERS: usize = 2;
 
 /// Runs the registry until `stop` resolves, then stops in order.
 ///
@@ -51,7 +49,7 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Re
     let trust = config.webhooks_ca_file.clone().map_or(Trust::System, Trust::Authorities);
     let stopping = CancellationToken::new();
     let context = Arc::new(Context {
-        ingest: Ingest::start(&store, WRITERS),
+        ingest: Ingest::start(&store),
         callers: Callers::new(store.clone(), signer.clone(), auth),
         store,
         signer,

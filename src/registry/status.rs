@@ -87,12 +87,12 @@ pub struct Derived {
 
 /// Derives the status of a tenant at `now`, knowing when the registry itself was blind.
 pub fn derive(row: &Row, now: UnixMs, blind: &[Blind]) -> Derived {
+    let (status, reason) = verdict(row, now, blind);
     let Some(last) = &row.last else {
         let age = span(row.created_at.seconds_until(now));
         let evidence = vec![format!("created {} ago, no check-in since", age)];
-        let reason = "it was created and has not checked in yet".to_owned();
         return Derived {
-            status: Status::Provisioning,
+            status,
             reason,
             evidence,
             confidence: Confidence::High,
@@ -104,7 +104,6 @@ pub fn derive(row: &Row, now: UnixMs, blind: &[Blind]) -> Derived {
     };
     let deadline = deadline(row, blind);
     let overdue = deadline.is_some_and(|d| now > d);
-    let (status, reason) = judge(last, now, overdue);
     let age_s = last.received_at.seconds_until(now);
     Derived {
         status,
@@ -116,6 +115,14 @@ pub fn derive(row: &Row, now: UnixMs, blind: &[Blind]) -> Derived {
         age_s,
         due_at: deadline,
     }
+}
+
+/// Only the status and its reason: what every check-in needs, without the texts that people read.
+pub fn verdict(row: &Row, now: UnixMs, blind: &[Blind]) -> (Status, String) {
+    let Some(last) = &row.last else {
+        return (Status::Provisioning, "it was created and has not checked in yet".to_owned());
+    };
+    judge(last, now, deadline(row, blind).is_some_and(|deadline| now > deadline))
 }
 
 /// When silence begins to count. A promise that fell due while we were blind counts from our return.

@@ -259,6 +259,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Removes a webhook; false when there is none of that name.
     fn drop_webhook(&self, id: String) -> Answered<'_, bool>;
 
+    /// How many batches it writes side by side. With more writers than that, the second takes the first check-in that
+    /// comes along and makes all the others wait behind a batch of one.
+    fn writers(&self) -> usize;
+
     /// Told of every change, on this instance and the others.
     fn changes(&self) -> broadcast::Receiver<Changed>;
 }

@@ -94,6 +94,11 @@ impl Threads {
         done.fold(Work::default(), Work::plus)
     }
 
+    /// All that was done by the threads there are.
+    pub fn total(&self) -> Work {
+        self.0.values().copied().fold(Work::default(), Work::plus)
+    }
+
     pub fn count(&self) -> usize {
         self.0.len()
     }

@@ -42,6 +42,12 @@ impl Line {
         line.goal(format!("<= {limit}x"), ours.value() <= limit * reference.value())
     }
 
+    /// `ours` has to be at least `limit` times the reference.
+    pub fn at_least_times(what: &str, ours: Figure, reference: Figure, limit: f64) -> Self {
+        let mut line = Self::compare(what, ours, reference);
+        line.goal(format!(">= {limit}x"), ours.value() >= limit * reference.value())
+    }
+
     /// The reference must be at least `limit` times `ours`.
     pub fn at_least_times_less(what: &str, ours: Figure, reference: Figure, limit: f64) -> Self {
         let mut line = Self::info(what, ours, reference);

@@ -66,6 +66,10 @@ impl Samples {
         self.add(time.as_secs_f64());
     }
 
+    pub fn extend(&mut self, times: &[Duration]) {
+        self.0.extend(times.iter().map(Duration::as_secs_f64));
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

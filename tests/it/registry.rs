@@ -4,6 +4,7 @@ mod access;
 #[cfg(feature = "postgres")]
 mod cluster;
 mod dump;
+mod fleet;
 mod life;
 mod speakers;
 mod sqlite;

@@ -51,6 +51,10 @@ impl Place {
         self
     }
 
+    pub fn admin_key(&self) -> &str {
+        self.admin.expose()
+    }
+
     pub fn state_dir(&self) -> PathBuf {
         self.dir.path().join("state")
     }
@@ -110,6 +114,11 @@ pub struct Console {
 }
 
 impl Console {
+    /// As a browser sends it.
+    pub fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
     pub async fn page(&self, path: &str) -> anyhow::Result<Reply> {
         self.client.request("GET", path, &[("cookie", &self.cookie)], None).await
     }
@@ -185,6 +194,19 @@ impl Service {
 
     pub fn tls(&self) -> SocketAddr {
         self.tls
+    }
+
+    pub fn edge(&self) -> SocketAddr {
+        self.edge
+    }
+
+    /// SHA-256 of its certificate.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("it has ended")
     }
 
     pub async fn enrol(&self, tenant: &str) -> anyhow::Result<Enrolled> {

@@ -1,7 +1,6 @@
 //! What every store must do, written once and run on each.
 
 mod amend;
-mod fleet;
 mod history;
 mod lists;
 mod model;
@@ -65,7 +64,6 @@ behaviours![
 
 #[cfg(feature = "postgres")]
 pub(super) use amend::told;
-pub(super) use fleet::measure;
 
 /// A digest made of one byte.
 pub(super) fn digest(n: u8) -> Digest {

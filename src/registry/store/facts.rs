@@ -22,15 +22,13 @@ pub(super) struct Facts {
     pub(super) codes: String,
     /// Id and label in small letters.
     pub(super) search: String,
-    /// [`Last`] as JSON.
-    pub(super) last: Option<String>,
 }
 
 impl Facts {
-    pub(super) fn of(row: &Row) -> Result<Self, Unavailable> {
+    pub(super) fn of(row: &Row) -> Self {
         let last = row.last.as_ref();
         let untold = last.filter(|last| row.pairing_waits() && !last.pending_told);
-        Ok(Self {
+        Self {
             credentials: row.credentials.concat(),
             due_at: row.due_at().map(int),
             waits: row.pairing_waits(),
@@ -39,8 +37,7 @@ impl Facts {
             region: last.map(|last| plain(&last.region).into_owned()).unwrap_or_default(),
             codes: last.map(codes).unwrap_or_default(),
             search: format!("{}\u{1}{}", small(&row.id), small(&row.label)),
-            last: last.map(serde_json::to_string).transpose().map_err(|e| Unavailable(format!("a row: {e}")))?,
-        })
+        }
     }
 
     /// What it counts as.
@@ -53,6 +50,12 @@ impl Facts {
             codes: &self.codes,
         }
     }
+}
+
+/// What a machine said last, as JSON.
+pub(super) fn doc(row: &Row) -> Result<Option<String>, Unavailable> {
+    let doc = row.last.as_ref().map(serde_json::to_string).transpose();
+    doc.map_err(|e| Unavailable(format!("a row: {e}")))
 }
 
 /// What a tenant that is not retired counts as.

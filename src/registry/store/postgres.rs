@@ -331,6 +331,10 @@ impl Store for Postgres {
         bounded(async move { self.one("DELETE FROM webhook WHERE id = $1 RETURNING id", &[&plain(&id)]).await })
     }
 
+    fn writers(&self) -> usize {
+        2
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
     }

@@ -102,8 +102,8 @@ impl Reading {
 /// Counts a row as it is now instead of as it was.
 fn recount(counts: &mut Counts, before: Option<&Row>, now: &Row) {
     for (row, n) in before.map(|row| (row, -1)).into_iter().chain([(now, 1)]) {
-        if let (None, Ok(facts)) = (row.retired_at, Facts::of(row)) {
-            facts.group(row.status).count(counts, n);
+        if row.retired_at.is_none() {
+            Facts::of(row).group(row.status).count(counts, n);
         }
     }
 }
@@ -203,6 +203,10 @@ impl Store for Sqlite {
 
     fn drop_webhook(&self, id: String) -> Answered<'_, bool> {
         self.write(move |transaction| rows::drop_webhook(transaction, &id))
+    }
+
+    fn writers(&self) -> usize {
+        1
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {

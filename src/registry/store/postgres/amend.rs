@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use deadpool_postgres::{Pool, Transaction};
+use futures_util::future::try_join_all;
 use tokio_postgres::Row as Found;
+use tokio_postgres::types::ToSql;
 
 use super::super::batch::{self, Batch, MAX_ROUNDS, Owners};
 use super::super::facts::{self, Facts, int};
 use super::super::{Outcome, Unavailable, Work};
+use super::columns;
 use super::connect::{Fault, LOCKS, Lease};
 use super::listen::CHANNEL;
-use super::{Params, columns};
 use crate::registry::tenant::{Digest, Entry, Row};
 
 /// Times a batch that another one stood in the way of is tried.
@@ -57,24 +59,44 @@ async fn try_amend(lease: &mut Lease, work: &[Work]) -> Result<Vec<Outcome>, Fau
     Err(Unavailable("the work asks for ever more credentials".to_owned()).into())
 }
 
-async fn query(transaction: &Transaction<'_>, sql: &str, params: Params<'_>) -> Result<Vec<Found>, Fault> {
-    let statement = transaction.prepare_cached(sql).await?;
-    Ok(transaction.query(&statement, params).await?)
+/// A statement and what it takes.
+struct Statement<'a> {
+    sql: &'static str,
+    params: Vec<Param<'a>>,
+}
+
+type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+
+/// Runs statements in their order, all of them sent before the first answer is waited for.
+async fn run(transaction: &Transaction<'_>, statements: Vec<Statement<'_>>) -> Result<Vec<Vec<Found>>, Fault> {
+    let mut prepared = Vec::with_capacity(statements.len());
+    for statement in &statements {
+        let params: Vec<_> = statement.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
+        prepared.push((transaction.prepare_cached(statement.sql).await?, params));
+    }
+    // Looked at in their order, and the first look sends.
+    Ok(try_join_all(prepared.iter().map(|(statement, params)| transaction.query(statement, params))).await?)
+}
+
+macro_rules! statement {
+    ($sql:expr $(, $param:expr)*) => {
+        Statement { sql: $sql, params: vec![$(Box::new($param) as Param<'_>),*] }
+    };
 }
 
 /// The tenants' rows, which nobody else changes before the transaction ends.
 async fn locked(transaction: &Transaction<'_>, ids: &[String]) -> Result<HashMap<String, Row>, Fault> {
     let rows = "SELECT id, label, created_at, retired_at, credentials, status, status_since, NULL::text FROM tenant
         WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-    let rows = query(transaction, rows, &[&ids]).await?;
-    // Read after all locks are there: this statement sees what those we waited for have written.
-    let docs = query(transaction, "SELECT tenant, doc FROM last WHERE tenant = ANY($1)", &[&ids]).await?;
+    // Begins after all locks are there: this statement sees what those we waited for have written.
+    let docs = "SELECT tenant, doc FROM last WHERE tenant = ANY($1)";
+    let found = run(transaction, vec![statement!(rows, ids), statement!(docs, ids)]).await?;
     let mut said = HashMap::new();
-    for doc in &docs {
+    for doc in found.iter().skip(1).flatten() {
         said.insert(doc.try_get::<_, String>(0)?, doc.try_get::<_, String>(1)?);
     }
     let mut stored = HashMap::new();
-    for row in &rows {
+    for row in found.iter().take(1).flatten() {
         let mut columns = columns(row)?;
         columns.last = said.remove(&columns.id);
         stored.insert(columns.id.clone(), columns.row()?);
@@ -85,22 +107,25 @@ async fn locked(transaction: &Transaction<'_>, ids: &[String]) -> Result<HashMap
 async fn look_up(transaction: &Transaction<'_>, missing: Vec<Digest>, owners: &mut Owners) -> Result<(), Fault> {
     let asked: Vec<&[u8]> = missing.iter().map(Digest::as_slice).collect();
     let sql = "SELECT digest, tenant FROM credential WHERE digest = ANY($1)";
-    let found = query(transaction, sql, &[&asked]).await?;
+    let found = run(transaction, vec![statement!(sql, asked)]).await?;
     owners.extend(missing.iter().map(|digest| (*digest, None)));
-    for row in &found {
+    for row in found.iter().flatten() {
         owners.insert(facts::digest(row.try_get(0)?)?, row.try_get(1)?);
     }
     Ok(())
 }
 
 async fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<String, Row>) -> Result<(), Fault> {
+    let (known, new): (Vec<&Row>, Vec<&Row>) = batch.rows.values().partition(|row| stored.contains_key(&row.id));
+    let facts = [new, known].map(|rows| rows.into_iter().map(|row| (row, Facts::of(row))).collect::<Vec<_>>());
+    let mut statements = Vec::new();
     // First: who waits for it holds nothing yet that another appender could wait for.
     if !batch.entries.is_empty() {
-        query(transaction, "SELECT pg_advisory_xact_lock($1, $2)", &[&LOCKS, &ENTRY_LOCK]).await?;
+        statements.push(statement!("SELECT pg_advisory_xact_lock($1, $2)", LOCKS, ENTRY_LOCK));
     }
     if !batch.freed.is_empty() {
         let freed: Vec<&[u8]> = batch.freed.iter().map(Digest::as_slice).collect();
-        query(transaction, "DELETE FROM credential WHERE digest = ANY($1)", &[&freed]).await?;
+        statements.push(statement!("DELETE FROM credential WHERE digest = ANY($1)", freed));
     }
     if !batch.taken.is_empty() {
         let mut taken: Vec<(&[u8], &str)> = batch.taken.iter().map(|(d, t)| (d.as_slice(), t.as_str())).collect();
@@ -108,23 +133,20 @@ async fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<St
         taken.sort_unstable();
         let (digests, tenants): (Vec<&[u8]>, Vec<&str>) = taken.into_iter().unzip();
         let sql = "INSERT INTO credential SELECT * FROM unnest($1::bytea[], $2::text[])";
-        query(transaction, sql, &[&digests, &tenants]).await?;
+        statements.push(statement!(sql, digests, tenants));
     }
-    let (known, new): (Vec<&Row>, Vec<&Row>) = batch.rows.values().partition(|row| stored.contains_key(&row.id));
-    write_rows(transaction, &new, INSERT).await?;
-    write_rows(transaction, &known, UPDATE).await?;
-    let (tenants, docs): (Vec<&String>, Vec<&String>) = batch.reports.iter().unzip();
-    write_docs(transaction, "report", &tenants, &docs).await?;
-    append(transaction, &batch.entries).await?;
+    statements.extend(facts.iter().zip([INSERT, UPDATE]).filter_map(|(rows, sql)| write_rows(rows, sql)));
+    write_said(&mut statements, batch)?;
+    statements.extend(append(&batch.entries));
     let changed = batch.changed();
     if !changed.is_empty() {
         let mut told = changed.join(",");
         if told.len() > MAX_TOLD {
             told.clear();
         }
-        query(transaction, "SELECT pg_notify($1, $2)", &[&CHANNEL, &told]).await?;
+        statements.push(statement!("SELECT pg_notify($1, $2)", CHANNEL, told));
     }
-    Ok(())
+    run(transaction, statements).await.map(|_| ())
 }
 
 // A tenant that another batch made meanwhile is a conflict: then all of it is done again.
@@ -137,36 +159,25 @@ const UPDATE: &str = "UPDATE tenant SET label = n.b, created_at = n.c, retired_a
     $7::int8[], $8::int8[], $9::bool[], $10::int8[], $11::text[], $12::text[], $13::text[], $14::text[])
     AS n (a, b, c, d, e, f, g, h, i, j, k, l, m, n) WHERE id = n.a";
 
-async fn write_rows(transaction: &Transaction<'_>, rows: &[&Row], sql: &str) -> Result<(), Fault> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let facts = rows.iter().map(|row| Facts::of(row)).collect::<Result<Vec<_>, _>>()?;
-    let params: Params<'_> = &[
-        &of(rows, |row| row.id.as_str()),
-        &of(rows, |row| row.label.as_str()),
-        &of(rows, |row| int(row.created_at)),
-        &of(rows, |row| row.retired_at.map(int)),
-        &of(&facts, |facts| facts.credentials.as_slice()),
-        &of(rows, |row| row.status.name()),
-        &of(rows, |row| int(row.status_since)),
-        &of(&facts, |facts| facts.due_at),
-        &of(&facts, |facts| facts.waits),
-        &of(&facts, |facts| facts.untold_since),
-        &of(&facts, |facts| facts.version.as_str()),
-        &of(&facts, |facts| facts.region.as_str()),
-        &of(&facts, |facts| facts.codes.as_str()),
-        &of(&facts, |facts| facts.search.as_str()),
-    ];
-    query(transaction, sql, params).await?;
-    let said = rows.iter().zip(&facts).filter_map(|(row, facts)| Some((&row.id, facts.last.as_ref()?)));
-    let (tenants, docs): (Vec<&String>, Vec<&String>) = said.unzip();
-    write_docs(transaction, "last", &tenants, &docs).await?;
-    let silent: Vec<&str> = rows.iter().filter(|row| row.last.is_none()).map(|row| row.id.as_str()).collect();
-    if !silent.is_empty() {
-        query(transaction, "DELETE FROM last WHERE tenant = ANY($1)", &[&silent]).await?;
-    }
-    Ok(())
+fn write_rows<'a>(rows: &'a [(&Row, Facts)], sql: &'static str) -> Option<Statement<'a>> {
+    let statement = statement!(
+        sql,
+        of(rows, |(row, _)| row.id.as_str()),
+        of(rows, |(row, _)| row.label.as_str()),
+        of(rows, |(row, _)| int(row.created_at)),
+        of(rows, |(row, _)| row.retired_at.map(int)),
+        of(rows, |(_, facts)| facts.credentials.as_slice()),
+        of(rows, |(row, _)| row.status.name()),
+        of(rows, |(row, _)| int(row.status_since)),
+        of(rows, |(_, facts)| facts.due_at),
+        of(rows, |(_, facts)| facts.waits),
+        of(rows, |(_, facts)| facts.untold_since),
+        of(rows, |(_, facts)| facts.version.as_str()),
+        of(rows, |(_, facts)| facts.region.as_str()),
+        of(rows, |(_, facts)| facts.codes.as_str()),
+        of(rows, |(_, facts)| facts.search.as_str())
+    );
+    (!rows.is_empty()).then_some(statement)
 }
 
 /// One column.
@@ -174,35 +185,45 @@ fn of<'a, R, C>(rows: &'a [R], column: impl Fn(&'a R) -> C) -> Vec<C> {
     rows.iter().map(column).collect()
 }
 
-async fn write_docs(
-    transaction: &Transaction<'_>,
-    table: &'static str,
-    tenants: &[&String],
-    docs: &[&String],
-) -> Result<(), Fault> {
-    if tenants.is_empty() {
-        return Ok(());
+/// What machines said last, and their reports.
+fn write_said<'a>(statements: &mut Vec<Statement<'a>>, batch: &'a Batch) -> Result<(), Unavailable> {
+    let (mut silent, mut tenants, mut docs): (Vec<&str>, Vec<&str>, Vec<String>) = Default::default();
+    for row in batch.rows.values() {
+        if let Some(doc) = facts::doc(row)? {
+            tenants.push(&row.id);
+            docs.push(doc);
+        } else {
+            silent.push(&row.id);
+        }
     }
-    let sql = format!(
-        "INSERT INTO {table} SELECT * FROM unnest($1::text[], $2::text[])
-            ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc"
-    );
-    query(transaction, &sql, &[&tenants, &docs]).await.map(|_| ())
+    if !tenants.is_empty() {
+        let sql = "INSERT INTO last SELECT * FROM unnest($1::text[], $2::text[])
+            ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc";
+        statements.push(statement!(sql, tenants, docs));
+    }
+    if !silent.is_empty() {
+        statements.push(statement!("DELETE FROM last WHERE tenant = ANY($1)", silent));
+    }
+    if !batch.reports.is_empty() {
+        let (tenants, docs): (Vec<&String>, Vec<&String>) = batch.reports.iter().unzip();
+        let sql = "INSERT INTO report SELECT * FROM unnest($1::text[], $2::text[])
+            ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc";
+        statements.push(statement!(sql, tenants, docs));
+    }
+    Ok(())
 }
 
-async fn append(transaction: &Transaction<'_>, entries: &[Entry]) -> Result<(), Fault> {
-    if entries.is_empty() {
-        return Ok(());
-    }
+fn append(entries: &[Entry]) -> Option<Statement<'_>> {
     let sql = "INSERT INTO entry (tenant, at, kind, text, data) SELECT a, b, c, d, e
         FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS n (a, b, c, d, e, o)
         ORDER BY o";
-    let params: Params<'_> = &[
-        &of(entries, |entry| entry.tenant.as_str()),
-        &of(entries, |entry| int(entry.at)),
-        &of(entries, |entry| entry.kind.name()),
-        &of(entries, |entry| entry.text.as_str()),
-        &of(entries, |entry| entry.data.to_string()),
-    ];
-    query(transaction, sql, params).await.map(|_| ())
+    let statement = statement!(
+        sql,
+        of(entries, |entry| entry.tenant.as_str()),
+        of(entries, |entry| int(entry.at)),
+        of(entries, |entry| entry.kind.name()),
+        of(entries, |entry| entry.text.as_str()),
+        of(entries, |entry| entry.data.to_string())
+    );
+    (!entries.is_empty()).then_some(statement)
 }

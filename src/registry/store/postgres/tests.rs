@@ -168,15 +168,3 @@ async fn says_what_it_cannot_and_never_the_password() {
         assert!(!why.contains("pa55word"), "{why}");
     }
 }
-
-/// `cargo test --release --features postgres -- --ignored --nocapture what_batches_bring`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn what_batches_bring() {
-    let Some(server) = Server::start() else { return };
-    server.execute("postgres", "ALTER SYSTEM SET fsync = on").await;
-    server.execute("postgres", "ALTER SYSTEM SET full_page_writes = on").await;
-    server.execute("postgres", "SELECT pg_reload_conf()").await;
-    let store = Postgres::connect(&server.database("one").await, None).await.unwrap();
-    super::super::conformance::measure("PostgreSQL", &store).await;
-}

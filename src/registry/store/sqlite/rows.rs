@@ -16,8 +16,9 @@ type Done<T> = Result<T, Unavailable>;
 pub(super) const PRUNED_AT_ONCE: i64 = 1000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
-const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since, last.doc
-    FROM tenant LEFT JOIN last ON last.tenant = tenant.id ";
+// No outer join: SQLite prepares a statement with one anew each time that its parameters change.
+const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since,
+    (SELECT doc FROM last WHERE last.tenant = tenant.id) FROM tenant ";
 
 fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
     Ok(Columns {
@@ -118,7 +119,7 @@ fn write(transaction: &Transaction<'_>, batch: &Batch) -> Done<()> {
 }
 
 fn write_row(transaction: &Transaction<'_>, row: &Row) -> Done<()> {
-    let facts = Facts::of(row)?;
+    let facts = Facts::of(row);
     execute(
         transaction,
         "INSERT INTO tenant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
@@ -144,7 +145,7 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> Done<()> {
             facts.search,
         ],
     )?;
-    match facts.last {
+    match facts::doc(row)? {
         Some(doc) => execute(
             transaction,
             "INSERT INTO last VALUES (?1, ?2) ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc",

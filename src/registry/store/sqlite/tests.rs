@@ -237,11 +237,3 @@ async fn backups_are_made_while_it_runs_and_put_back_while_it_does_not() {
     restore(&copy, &path.with_file_name("fresh.db")).unwrap();
     assert!(Sqlite::open(&path.with_file_name("fresh.db")).is_ok());
 }
-
-/// `cargo test --release --features registry -- --ignored --nocapture what_batches_bring`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn what_batches_bring() {
-    let (_dir, path) = database();
-    super::super::conformance::measure("SQLite", &Sqlite::open(&path).unwrap()).await;
-}
