@@ -59,7 +59,7 @@ pub async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, request: Request<Incomi
     let (route, actor) = (seen.route, seen.actor);
     if status >= 500 && status != 503 {
         tracing::warn!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
-    } else if !actor.is_empty() && (status >= 400 || method != Method::GET) {
+    } else if !actor.is_empty() && (status >= 400 || (method != Method::GET && !shared.app.is_routine(route))) {
         tracing::info!(http.method = %method, http.route = route, http.status = status, duration_ms, actor, request_id, "request");
     } else {
         // Neither polls nor strangers may fill the log; both are counted.

@@ -23,6 +23,7 @@ use super::store::{Blind, Store, Unavailable};
 use super::webhooks::Outbound;
 use crate::api::problem::Problem;
 use crate::auth::{Principal, Tier};
+use crate::checkin::wire;
 use crate::clock::UnixMs;
 use crate::http::app::{Answer, App, Call, Found, Matched};
 use crate::http::query::Query;
@@ -103,6 +104,10 @@ impl App for Registry {
 
     fn count(&self, route: &'static str, status: u16) {
         self.0.metrics.count(route, status);
+    }
+
+    fn is_routine(&self, route: &'static str) -> bool {
+        route == wire::PATH
     }
 }
 

@@ -185,3 +185,41 @@ pub(super) async fn refused<T: std::fmt::Debug>(call: super::Answered<'_, T>) ->
 pub(super) async fn outcomes(store: &dyn Store, work: Vec<Work>) -> Vec<Outcome> {
     store.amend(work).await.unwrap()
 }
+
+/// A fleet as the first schema kept it, in SQL that every store understands but for the empty list; [`comes_from_the_first_schema`] reads it.
+pub(super) fn of_the_first_schema(no_credentials: &str) -> String {
+    let doc = serde_json::to_string(&last()).unwrap();
+    let (begun, due) = (at(0).0, at(300_000).0);
+    let tenant = |id: &str, status: &str, retired: &str, due: &str| {
+        format!(
+            "INSERT INTO tenant (id, label, created_at, retired_at, credentials, status, status_since, due_at, waits,
+                untold_since, version, region, codes, search)
+             VALUES ('{id}', '', {begun}, {retired}, {no_credentials}, '{status}', {begun}, {due}, false, NULL, '', '', '', '{id}');"
+        )
+    };
+    let (due, begun) = (due.to_string(), begun.to_string());
+    let mut sql = tenant("silent", "provisioning", "NULL", "NULL");
+    for (id, status, retired) in
+        [("a", "ready", "NULL"), ("b", "ready", "NULL"), ("asleep", "asleep", "NULL"), ("gone", "ready", &begun)]
+    {
+        sql += &tenant(id, status, retired, &due);
+        sql = format!("{sql}INSERT INTO last VALUES ('{id}', '{doc}');");
+    }
+    sql + "INSERT INTO report VALUES ('a', '{\"n\":1}');"
+}
+
+/// What [`of_the_first_schema`] wrote is there, and goes on.
+pub(super) async fn comes_from_the_first_schema(store: &dyn Store) {
+    let (a, report) = store.tenant("a".to_owned()).await.unwrap().unwrap();
+    assert_eq!((a, report.as_deref()), (row("a"), Some("{\"n\":1}")));
+    assert_eq!(store.tenant("b".to_owned()).await.unwrap(), Some((row("b"), None)));
+    assert_eq!(found(store, "silent").await.unwrap().last, None);
+    let late = async || store.overdue(at(300_001), at(0), None, 10).await.unwrap();
+    assert_eq!(late().await, ["a", "b"], "neither who sleeps nor who is retired");
+    let mut later = row("a");
+    later.last.as_mut().unwrap().received_at = at(100_000);
+    put_all(store, std::slice::from_ref(&later)).await;
+    assert_eq!(late().await, ["b"]);
+    let (a, report) = store.tenant("a".to_owned()).await.unwrap().unwrap();
+    assert_eq!((a, report.as_deref()), (later, Some("{\"n\":1}")));
+}

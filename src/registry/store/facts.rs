@@ -8,10 +8,9 @@ use crate::clock::UnixMs;
 use crate::registry::tenant::{Digest, Entry, EntryKind, Last, Row, Status};
 
 /// A row's columns beside those it has as fields.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) credentials: Vec<u8>,
-    pub(super) due_at: Option<i64>,
     /// Whether somebody waits to be let in.
     pub(super) waits: bool,
     /// Since when somebody waits of whom it was not told that it takes too long.
@@ -30,7 +29,6 @@ impl Facts {
         let untold = last.filter(|last| row.pairing_waits() && !last.pending_told);
         Self {
             credentials: row.credentials.concat(),
-            due_at: row.due_at().map(int),
             waits: row.pairing_waits(),
             untold_since: untold.and_then(|last| last.pending_since).map(int),
             version: last.map(|last| plain(&last.gateway_version).into_owned()).unwrap_or_default(),
@@ -50,6 +48,24 @@ impl Facts {
             codes: &self.codes,
         }
     }
+}
+
+/// The facts of a row that are to be written; none where lists and counts find it as it was, which is how a usual
+/// check-in leaves it.
+pub(super) fn news(before: Option<&Row>, row: &Row) -> Option<Facts> {
+    let facts = Facts::of(row);
+    let same = before.is_some_and(|old| {
+        (&old.label, old.created_at, old.retired_at, old.status, old.status_since)
+            == (&row.label, row.created_at, row.retired_at, row.status, row.status_since)
+            && Facts::of(old) == facts
+    });
+    (!same).then_some(facts)
+}
+
+/// When a sweep has to look at a row: once its next message is late, unless nobody expects one or it was missed already.
+pub(super) fn due(row: &Row) -> Option<i64> {
+    let expected = row.retired_at.is_none() && !matches!(row.status, Status::Asleep | Status::Unreachable);
+    row.due_at().filter(|_| expected).map(int)
 }
 
 /// What a machine said last, as JSON.

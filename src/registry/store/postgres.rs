@@ -38,8 +38,8 @@ type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// Most rows of each kind removed at once.
 const PRUNED_AT_ONCE: i64 = 1000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
-const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since, doc
-    FROM tenant LEFT JOIN last ON last.tenant = id ";
+const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since, last, report
+    FROM tenant LEFT JOIN said ON said.tenant = id ";
 const ENTRY: &str = "SELECT seq, tenant, at, kind, text, data FROM entry ";
 
 /// The registry's data in a PostgreSQL database.
@@ -106,7 +106,7 @@ fn bounded<'a, T: Send + 'a>(call: impl Future<Output = Result<T, Fault>> + Send
     async move { timeout(DEADLINE, call).await.map_err(|_| late())?.map_err(Unavailable::from) }.boxed()
 }
 
-/// A row's own columns and, as the last, what its machine said.
+/// A row's own columns and, as the last of them, what its machine said.
 fn columns(row: &Found) -> Result<Columns, Fault> {
     Ok(Columns {
         id: row.try_get(0)?,
@@ -162,10 +162,7 @@ impl Store for Postgres {
 
     fn tenant(&self, id: String) -> Answered<'_, Option<(Row, Option<String>)>> {
         bounded(async move {
-            let sql =
-                "SELECT id, label, created_at, retired_at, credentials, status, status_since, last.doc, report.doc
-                FROM tenant LEFT JOIN last ON last.tenant = id LEFT JOIN report ON report.tenant = id WHERE id = $1";
-            let found = self.query(sql, &[&plain(&id)]).await?;
+            let found = self.query(&format!("{ROW} WHERE id = $1"), &[&plain(&id)]).await?;
             let Some(found) = found.first() else { return Ok(None) };
             Ok(Some((columns(found)?.row()?, found.try_get(8)?)))
         })
@@ -228,8 +225,8 @@ impl Store for Postgres {
         limit: usize,
     ) -> Answered<'_, Vec<String>> {
         bounded(async move {
-            let sql = "SELECT id FROM tenant WHERE id > $3 AND retired_at IS NULL AND (untold_since < $2
-                OR (due_at < $1 AND status NOT IN ('asleep', 'unreachable'))) ORDER BY id LIMIT $4";
+            let sql = "SELECT id FROM tenant WHERE id > $3 AND retired_at IS NULL
+                AND (untold_since < $2 OR due_at < $1) ORDER BY id LIMIT $4";
             let after = plain(&after.unwrap_or_default()).into_owned();
             let found = self.query(sql, &[&int(now), &int(pending_before), &after, &int_usize(limit)]).await?;
             Ok(found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
@@ -266,9 +263,8 @@ impl Store for Postgres {
         bounded(async move {
             // A tenant that is being changed is left for the next time.
             let sql = "WITH old AS (SELECT id FROM tenant WHERE retired_at < $2 LIMIT $3 FOR UPDATE SKIP LOCKED),
-                a AS (DELETE FROM last WHERE tenant IN (SELECT id FROM old)),
-                b AS (DELETE FROM report WHERE tenant IN (SELECT id FROM old)),
-                c AS (DELETE FROM credential WHERE tenant IN (SELECT id FROM old)),
+                a AS (DELETE FROM said WHERE tenant IN (SELECT id FROM old)),
+                b AS (DELETE FROM credential WHERE tenant IN (SELECT id FROM old)),
                 gone AS (DELETE FROM tenant WHERE id IN (SELECT id FROM old) RETURNING 1),
                 lines AS (DELETE FROM entry WHERE at < $1
                     AND seq IN (SELECT seq FROM entry ORDER BY seq LIMIT $3) RETURNING 1),

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 
 use self::connect::FileId;
+use self::rows::Amended;
 use self::writer::{DEADLINE, Writing};
 use super::facts::{Facts, plain};
 use super::{
@@ -100,8 +101,9 @@ impl Reading {
 }
 
 /// Counts a row as it is now instead of as it was.
-fn recount(counts: &mut Counts, before: Option<&Row>, now: &Row) {
-    for (row, n) in before.map(|row| (row, -1)).into_iter().chain([(now, 1)]) {
+fn recount(counts: &mut Counts, before: Option<&Row>, now: Option<&Row>) {
+    let signed = [(before, -1), (now, 1)];
+    for (row, n) in signed.into_iter().filter_map(|(row, n)| Some((row?, n))) {
         if row.retired_at.is_none() {
             Facts::of(row).group(row.status).count(counts, n);
         }
@@ -113,12 +115,14 @@ impl Store for Sqlite {
         let changes = self.changes.clone();
         let done = self.writing.run(
             move |transaction| rows::amend(transaction, &work),
-            move |(batch, stored), counts| {
-                batch.rows.values().for_each(|row| recount(counts, stored.get(&row.id), row));
+            move |Amended { batch, stored, news }, counts| {
+                for id in news {
+                    recount(counts, stored.get(id), batch.rows.get(id));
+                }
                 tell(&changes, batch.changed());
             },
         );
-        done.map(|done| done.map(|(batch, _)| batch.outcomes)).boxed()
+        done.map(|done| done.map(|amended| amended.batch.outcomes)).boxed()
     }
 
     fn owner(&self, digest: Digest) -> Answered<'_, Option<String>> {

@@ -89,16 +89,16 @@ async fn locked(transaction: &Transaction<'_>, ids: &[String]) -> Result<HashMap
     let rows = "SELECT id, label, created_at, retired_at, credentials, status, status_since, NULL::text FROM tenant
         WHERE id = ANY($1) ORDER BY id FOR UPDATE";
     // Begins after all locks are there: this statement sees what those we waited for have written.
-    let docs = "SELECT tenant, doc FROM last WHERE tenant = ANY($1)";
+    let docs = "SELECT tenant, last FROM said WHERE tenant = ANY($1)";
     let found = run(transaction, vec![statement!(rows, ids), statement!(docs, ids)]).await?;
     let mut said = HashMap::new();
     for doc in found.iter().skip(1).flatten() {
-        said.insert(doc.try_get::<_, String>(0)?, doc.try_get::<_, String>(1)?);
+        said.insert(doc.try_get::<_, String>(0)?, doc.try_get::<_, Option<String>>(1)?);
     }
     let mut stored = HashMap::new();
     for row in found.iter().take(1).flatten() {
         let mut columns = columns(row)?;
-        columns.last = said.remove(&columns.id);
+        columns.last = said.remove(&columns.id).flatten();
         stored.insert(columns.id.clone(), columns.row()?);
     }
     Ok(stored)
@@ -116,8 +116,14 @@ async fn look_up(transaction: &Transaction<'_>, missing: Vec<Digest>, owners: &m
 }
 
 async fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<String, Row>) -> Result<(), Fault> {
-    let (known, new): (Vec<&Row>, Vec<&Row>) = batch.rows.values().partition(|row| stored.contains_key(&row.id));
-    let facts = [new, known].map(|rows| rows.into_iter().map(|row| (row, Facts::of(row))).collect::<Vec<_>>());
+    let (mut new, mut news, mut usual) = (Vec::new(), Vec::new(), Vec::new());
+    for row in batch.rows.values() {
+        let before = stored.get(&row.id);
+        match facts::news(before, row) {
+            Some(facts) => if before.is_some() { &mut news } else { &mut new }.push((row, facts)),
+            None => usual.push(row),
+        }
+    }
     let mut statements = Vec::new();
     // First: who waits for it holds nothing yet that another appender could wait for.
     if !batch.entries.is_empty() {
@@ -135,8 +141,12 @@ async fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<St
         let sql = "INSERT INTO credential SELECT * FROM unnest($1::bytea[], $2::text[])";
         statements.push(statement!(sql, digests, tenants));
     }
-    statements.extend(facts.iter().zip([INSERT, UPDATE]).filter_map(|(rows, sql)| write_rows(rows, sql)));
-    write_said(&mut statements, batch)?;
+    statements.extend([(&new, INSERT), (&news, UPDATE)].into_iter().filter_map(|(rows, sql)| write_rows(rows, sql)));
+    if !usual.is_empty() {
+        let sql = "UPDATE tenant SET due_at = n.b FROM unnest($1::text[], $2::int8[]) AS n (a, b) WHERE id = n.a";
+        statements.push(statement!(sql, of(&usual, |row| row.id.as_str()), of(&usual, |row| facts::due(row))));
+    }
+    write_said(&mut statements, batch, stored)?;
     statements.extend(append(&batch.entries));
     let changed = batch.changed();
     if !changed.is_empty() {
@@ -169,7 +179,7 @@ fn write_rows<'a>(rows: &'a [(&Row, Facts)], sql: &'static str) -> Option<Statem
         of(rows, |(_, facts)| facts.credentials.as_slice()),
         of(rows, |(row, _)| row.status.name()),
         of(rows, |(row, _)| int(row.status_since)),
-        of(rows, |(_, facts)| facts.due_at),
+        of(rows, |(row, _)| facts::due(row)),
         of(rows, |(_, facts)| facts.waits),
         of(rows, |(_, facts)| facts.untold_since),
         of(rows, |(_, facts)| facts.version.as_str()),
@@ -185,33 +195,42 @@ fn of<'a, R, C>(rows: &'a [R], column: impl Fn(&'a R) -> C) -> Vec<C> {
     rows.iter().map(column).collect()
 }
 
-/// What machines said last, and their reports.
-fn write_said<'a>(statements: &mut Vec<Statement<'a>>, batch: &'a Batch) -> Result<(), Unavailable> {
-    let (mut silent, mut tenants, mut docs): (Vec<&str>, Vec<&str>, Vec<String>) = Default::default();
+/// What machines said; a report that is not there stays the one before.
+fn write_said<'a>(
+    statements: &mut Vec<Statement<'a>>,
+    batch: &'a Batch,
+    stored: &HashMap<String, Row>,
+) -> Result<(), Unavailable> {
+    let (mut known, mut new) = (Vec::new(), Vec::new());
     for row in batch.rows.values() {
-        if let Some(doc) = facts::doc(row)? {
-            tenants.push(&row.id);
-            docs.push(doc);
-        } else {
-            silent.push(&row.id);
+        let (last, report) = (facts::doc(row)?, batch.reports.get(&row.id));
+        if stored.get(&row.id).is_some_and(|before| before.last.is_some()) {
+            known.push((row.id.as_str(), last, report));
+        } else if last.is_some() || report.is_some() {
+            new.push((row.id.as_str(), last, report));
         }
     }
+    for (rows, sql) in [(known, SAID_AGAIN), (new, SAID)] {
+        if !rows.is_empty() {
+            let (tenants, rest): (Vec<&str>, Vec<_>) = rows.into_iter().map(|(a, b, c)| (a, (b, c))).unzip();
+            let (lasts, reports): (Vec<Option<String>>, Vec<Option<&String>>) = rest.into_iter().unzip();
+            statements.push(statement!(sql, tenants, lasts, reports));
+        }
+    }
+    let alone = batch.reports.iter().filter(|(tenant, _)| !batch.rows.contains_key(*tenant));
+    let (tenants, reports): (Vec<&String>, Vec<&String>) = alone.unzip();
     if !tenants.is_empty() {
-        let sql = "INSERT INTO last SELECT * FROM unnest($1::text[], $2::text[])
-            ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc";
-        statements.push(statement!(sql, tenants, docs));
-    }
-    if !silent.is_empty() {
-        statements.push(statement!("DELETE FROM last WHERE tenant = ANY($1)", silent));
-    }
-    if !batch.reports.is_empty() {
-        let (tenants, docs): (Vec<&String>, Vec<&String>) = batch.reports.iter().unzip();
-        let sql = "INSERT INTO report SELECT * FROM unnest($1::text[], $2::text[])
-            ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc";
-        statements.push(statement!(sql, tenants, docs));
+        statements.push(statement!(REPORTED, tenants, reports));
     }
     Ok(())
 }
+
+const SAID_AGAIN: &str = "UPDATE said SET last = n.b, report = coalesce(n.c, report)
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS n (a, b, c) WHERE tenant = n.a";
+const SAID: &str = "INSERT INTO said SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+    ON CONFLICT (tenant) DO UPDATE SET last = excluded.last, report = coalesce(excluded.report, said.report)";
+const REPORTED: &str = "INSERT INTO said (tenant, report) SELECT * FROM unnest($1::text[], $2::text[])
+    ON CONFLICT (tenant) DO UPDATE SET report = excluded.report";
 
 fn append(entries: &[Entry]) -> Option<Statement<'_>> {
     let sql = "INSERT INTO entry (tenant, at, kind, text, data) SELECT a, b, c, d, e

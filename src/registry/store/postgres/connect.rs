@@ -22,10 +22,17 @@ const CONNECT: Duration = Duration::from_secs(2);
 const MIGRATE: Duration = Duration::from_secs(300);
 const CONNECTIONS: usize = 8;
 /// Schemas, each made from the one before. Never change one that was released: add the next.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
 /// First half of our advisory locks: `OCRG`.
 pub(super) const LOCKS: i32 = 0x4f43_5247;
 const MIGRATION_LOCK: i32 = 3;
+
+/// What a connection that hangs may cost.
+const LIMITS: &str = "-c statement_timeout=4000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
+/// Every statement but the counts names its rows by a key, whose index is the way however small the table seems: a plan
+/// made when it was empty is kept for as long as the connection. Such plans are not made anew for each batch, nor compiled.
+const PLANS: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off \
+    -c plan_cache_mode=force_generic_plan";
 
 /// Why something was not done.
 #[derive(Debug)]
@@ -103,8 +110,7 @@ impl Server {
             config.ssl_mode(if plain { SslMode::Disable } else { SslMode::Require });
         }
         let tls = if config.get_ssl_mode() == SslMode::Disable { Tls::none() } else { Tls::trusting(ca_file)? };
-        let limits = "-c statement_timeout=4000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000";
-        let options = config.get_options().map_or_else(|| limits.to_owned(), |given| format!("{given} {limits}"));
+        let options = format!("{} {LIMITS} {PLANS}", config.get_options().unwrap_or_default());
         config.options(options).connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30));
         config.tcp_user_timeout(DEADLINE).application_name("openclaw-registry");
         Ok(Self { config, tls })

@@ -10,7 +10,10 @@ use futures_util::future::join_all;
 
 pub(in super::super) use server::Server;
 
-use super::super::conformance::{append, found, lengthen, put_all, refused, row, told};
+use super::super::conformance::{
+    append, comes_from_the_first_schema, found, lengthen, of_the_first_schema, put_all, refused, row, told,
+};
+use super::connect::MIGRATIONS;
 use super::*;
 
 /// How a run through a fault went so far.
@@ -149,12 +152,23 @@ async fn several_instances_serve_one_fleet() {
 
     server.execute("one", "INSERT INTO registry_schema VALUES (99)").await;
     let why = Postgres::connect(&url, None).await.unwrap_err();
-    assert!(why.contains("newer version (schema 99, this one knows 1)"), "{why}");
+    assert!(why.contains(&format!("newer version (schema 99, this one knows {})", MIGRATIONS.len())), "{why}");
     server
         .execute("postgres", "CREATE DATABASE odd ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
         .await;
     let why = Postgres::connect(&server.url("odd"), None).await.unwrap_err();
     assert!(why.contains("encoding is LATIN1"), "{why}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_taken_over() {
+    let Some(server) = Server::start() else { return };
+    let url = server.database("old").await;
+    let version = "CREATE TABLE registry_schema (version integer NOT NULL); INSERT INTO registry_schema VALUES (1);";
+    for sql in [version, MIGRATIONS[0], &of_the_first_schema("''")] {
+        server.execute("old", sql).await;
+    }
+    comes_from_the_first_schema(&Postgres::connect(&url, None).await.unwrap()).await;
 }
 
 #[tokio::test]

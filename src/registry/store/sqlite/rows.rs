@@ -18,7 +18,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 // No outer join: SQLite prepares a statement with one anew each time that its parameters change.
 const ROW: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since,
-    (SELECT doc FROM last WHERE last.tenant = tenant.id) FROM tenant ";
+    (SELECT last FROM said WHERE said.tenant = tenant.id) FROM tenant ";
 
 fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
     Ok(Columns {
@@ -65,12 +65,21 @@ pub(super) fn owner(connection: &Connection, digest: &Digest) -> Done<Option<Str
 
 pub(super) fn tenant(connection: &Connection, id: &str) -> Done<Option<(Row, Option<String>)>> {
     let Some(row) = row(connection, id)? else { return Ok(None) };
-    let mut statement = connection.prepare_cached("SELECT doc FROM report WHERE tenant = ?1")?;
-    Ok(Some((row, statement.query_row([id], |row| row.get(0)).optional()?)))
+    let mut statement = connection.prepare_cached("SELECT report FROM said WHERE tenant = ?1")?;
+    Ok(Some((row, statement.query_row([id], |row| row.get(0)).optional()?.flatten())))
 }
 
-/// Runs the batch on the rows as they are and writes what comes of it; also the rows as they were.
-pub(super) fn amend(transaction: &Transaction<'_>, work: &[Work]) -> Done<(Batch, HashMap<String, Row>)> {
+/// What became of a batch.
+pub(super) struct Amended {
+    pub(super) batch: Batch,
+    /// The rows as they were.
+    pub(super) stored: HashMap<String, Row>,
+    /// Tenants that lists and counts find changed.
+    pub(super) news: Vec<String>,
+}
+
+/// Runs the batch on the rows as they are and writes what comes of it.
+pub(super) fn amend(transaction: &Transaction<'_>, work: &[Work]) -> Done<Amended> {
     let mut stored = HashMap::new();
     for id in batch::tenants(work) {
         if let Some(row) = row(transaction, &id)? {
@@ -80,7 +89,10 @@ pub(super) fn amend(transaction: &Transaction<'_>, work: &[Work]) -> Done<(Batch
     let mut owners = Owners::new();
     for _ in 0..MAX_ROUNDS {
         match batch::run(work, &stored, &owners) {
-            Ok(batch) => return write(transaction, &batch).map(|()| (batch, stored)),
+            Ok(batch) => {
+                let news = write(transaction, &batch, &stored)?;
+                return Ok(Amended { batch, stored, news });
+            }
             Err(missing) => {
                 for digest in missing {
                     owners.insert(digest, owner(transaction, &digest)?);
@@ -91,7 +103,8 @@ pub(super) fn amend(transaction: &Transaction<'_>, work: &[Work]) -> Done<(Batch
     Err(Unavailable("the work asks for ever more credentials".to_owned()))
 }
 
-fn write(transaction: &Transaction<'_>, batch: &Batch) -> Done<()> {
+fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<String, Row>) -> Done<Vec<String>> {
+    let mut news = Vec::new();
     for digest in &batch.freed {
         execute(transaction, "DELETE FROM credential WHERE digest = ?1", [digest.as_slice()])?;
     }
@@ -99,14 +112,16 @@ fn write(transaction: &Transaction<'_>, batch: &Batch) -> Done<()> {
         execute(transaction, "INSERT INTO credential VALUES (?1, ?2)", params![digest.as_slice(), tenant])?;
     }
     for row in batch.rows.values() {
-        write_row(transaction, row)?;
+        if let Some(facts) = facts::news(stored.get(&row.id), row) {
+            write_row(transaction, row, &facts)?;
+            news.push(row.id.clone());
+        }
+        write_said(transaction, row, batch.reports.get(&row.id))?;
     }
-    for (tenant, doc) in &batch.reports {
-        execute(
-            transaction,
-            "INSERT INTO report VALUES (?1, ?2) ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc",
-            [tenant, doc],
-        )?;
+    for (tenant, report) in batch.reports.iter().filter(|(tenant, _)| !batch.rows.contains_key(*tenant)) {
+        let sql = "INSERT INTO said (tenant, report) VALUES (?1, ?2)
+            ON CONFLICT (tenant) DO UPDATE SET report = excluded.report";
+        execute(transaction, sql, [tenant, report])?;
     }
     for entry in &batch.entries {
         execute(
@@ -115,17 +130,16 @@ fn write(transaction: &Transaction<'_>, batch: &Batch) -> Done<()> {
             params![entry.tenant, int(entry.at), entry.kind.name(), entry.text, entry.data.to_string()],
         )?;
     }
-    Ok(())
+    Ok(news)
 }
 
-fn write_row(transaction: &Transaction<'_>, row: &Row) -> Done<()> {
-    let facts = Facts::of(row);
+fn write_row(transaction: &Transaction<'_>, row: &Row, facts: &Facts) -> Done<()> {
     execute(
         transaction,
-        "INSERT INTO tenant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+        "INSERT INTO tenant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT (id) DO UPDATE SET label = excluded.label, created_at = excluded.created_at,
             retired_at = excluded.retired_at, credentials = excluded.credentials, status = excluded.status,
-            status_since = excluded.status_since, due_at = excluded.due_at, waits = excluded.waits,
+            status_since = excluded.status_since, waits = excluded.waits,
             untold_since = excluded.untold_since, version = excluded.version, region = excluded.region,
             codes = excluded.codes, search = excluded.search",
         params![
@@ -136,7 +150,6 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> Done<()> {
             facts.credentials,
             row.status.name(),
             int(row.status_since),
-            facts.due_at,
             facts.waits,
             facts.untold_since,
             facts.version,
@@ -145,14 +158,16 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> Done<()> {
             facts.search,
         ],
     )?;
-    match facts::doc(row)? {
-        Some(doc) => execute(
-            transaction,
-            "INSERT INTO last VALUES (?1, ?2) ON CONFLICT (tenant) DO UPDATE SET doc = excluded.doc",
-            [&row.id, &doc],
-        ),
-        None => execute(transaction, "DELETE FROM last WHERE tenant = ?1", [&row.id]),
-    }?;
+    Ok(())
+}
+
+/// What its machine said; a report that is not there stays the one before.
+fn write_said(transaction: &Transaction<'_>, row: &Row, report: Option<&String>) -> Done<()> {
+    let said = params![row.id, facts::due(row), facts::doc(row)?, report];
+    let sql = "UPDATE said SET due_at = ?2, last = ?3, report = coalesce(?4, report) WHERE tenant = ?1";
+    if execute(transaction, sql, said)? == 0 && (row.last.is_some() || report.is_some()) {
+        execute(transaction, "INSERT INTO said VALUES (?1, ?2, ?3, ?4)", said)?;
+    }
     Ok(())
 }
 
@@ -217,6 +232,11 @@ pub(super) fn entries_after(connection: &Connection, seq: u64, limit: usize) -> 
     all(connection, &sql, params![int_u64(seq), int_usize(limit)], entry)
 }
 
+// The indexes are told, since by itself it takes the tenants' order for the better way.
+pub(super) const OVERDUE: &str = "
+    SELECT id FROM tenant INDEXED BY tenant_untold WHERE id > ?3 AND retired_at IS NULL AND untold_since < ?2
+    UNION SELECT tenant FROM said INDEXED BY said_due WHERE tenant > ?3 AND due_at < ?1 ORDER BY 1 LIMIT ?4";
+
 pub(super) fn overdue(
     connection: &Connection,
     now: UnixMs,
@@ -224,10 +244,8 @@ pub(super) fn overdue(
     after: Option<&str>,
     limit: usize,
 ) -> Done<Vec<String>> {
-    let sql = "SELECT id FROM tenant WHERE id > ?3 AND retired_at IS NULL AND (untold_since < ?2
-        OR (due_at < ?1 AND status NOT IN ('asleep', 'unreachable'))) ORDER BY id LIMIT ?4";
     let params = params![int(now), int(pending_before), after.unwrap_or_default(), int_usize(limit)];
-    all(connection, sql, params, |row| Ok(row.get(0)?))
+    all(connection, OVERDUE, params, |row| Ok(row.get(0)?))
 }
 
 pub(super) fn alive(transaction: &Transaction<'_>, now: UnixMs, gap_ms: u64) -> Done<()> {
@@ -262,11 +280,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, now: UnixMs) -> Done<u64> {
                 execute(transaction, "DELETE FROM credential WHERE digest = ?1", [digest.as_slice()])?;
             }
         }
-        for sql in [
-            "DELETE FROM last WHERE tenant = ?1",
-            "DELETE FROM report WHERE tenant = ?1",
-            "DELETE FROM tenant WHERE id = ?1",
-        ] {
+        for sql in ["DELETE FROM said WHERE tenant = ?1", "DELETE FROM tenant WHERE id = ?1"] {
             execute(transaction, sql, [id])?;
         }
     }

@@ -7,7 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use super::super::conformance::{append, digest, found, lengthen, put, put_all, refused, row};
+use super::super::conformance::{
+    append, comes_from_the_first_schema, digest, found, lengthen, of_the_first_schema, put, put_all, refused, row,
+};
 use super::connect::{MIGRATIONS, connect, migrate};
 use super::*;
 use small_disk::SmallDisk;
@@ -71,6 +73,30 @@ fn schemas_go_forward_only() {
     let text = path.with_file_name("notes.txt");
     crate::files::replace(&text, &b"no database at all ".repeat(100), 0o600).unwrap();
     assert!(Sqlite::open(&text).unwrap_err().contains("is damaged"));
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_taken_over() {
+    let (_dir, path) = database();
+    drop(connect::claim(&path).unwrap());
+    let (mut connection, _) = connect(&path).unwrap();
+    migrate(&mut connection, &MIGRATIONS[..1]).unwrap();
+    connection.execute_batch(&of_the_first_schema("x''")).unwrap();
+    drop(connection);
+    comes_from_the_first_schema(&Sqlite::open(&path).unwrap()).await;
+}
+
+#[test]
+fn what_sweeps_read_is_found_by_an_index() {
+    let (_dir, path) = database();
+    drop(Sqlite::open(&path).unwrap());
+    let (connection, _) = connect(&path).unwrap();
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", rows::OVERDUE)).unwrap();
+    let plan = statement.query_map(rusqlite::params![1, 1, "", 10], |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<String> = plan.map(Result::unwrap).collect();
+    for index in ["tenant_untold", "said_due"] {
+        assert!(plan.iter().any(|step| step.contains(index)), "{plan:?}");
+    }
 }
 
 /// Not a test by itself: the process that [`nothing_acknowledged_is_lost_with_the_process`] kills.
