@@ -3,6 +3,7 @@
 mod access;
 #[cfg(feature = "postgres")]
 mod cluster;
+mod console;
 mod dump;
 mod fleet;
 mod life;

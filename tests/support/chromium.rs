@@ -166,6 +166,11 @@ impl Page<'_> {
         self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key })).await.map(drop)
     }
 
+    /// Types a text where the focus is.
+    pub async fn type_text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.call("Input.insertText", json!({ "text": text })).await.map(drop)
+    }
+
     /// Closes the page, and with it the connections it holds.
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.call("Page.close", json!({})).await.map(drop)
@@ -233,9 +238,15 @@ async fn find_or_install() -> anyhow::Result<PathBuf> {
 }
 
 async fn install(apt: &Path) -> anyhow::Result<()> {
+    // On a new machine there is no list of packages yet; where it cannot be renewed, the old one may do.
+    let _ = run_apt(apt, &["update"]).await;
+    run_apt(apt, &["install", "-y", "--no-install-recommends", "chromium"]).await
+}
+
+async fn run_apt(apt: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     let log = tempfile::NamedTempFile::new()?;
     let mut child = tokio::process::Command::new(apt)
-        .args(["install", "-y", "--no-install-recommends", "chromium"])
+        .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .stdout(log.reopen()?)
@@ -243,7 +254,7 @@ async fn install(apt: &Path) -> anyhow::Result<()> {
         .kill_on_drop(true)
         .spawn()?;
     let status = tokio::time::timeout(INSTALL_DEADLINE, child.wait()).await.context("apt-get takes too long")??;
-    ensure!(status.success(), "apt-get could not install chromium:\n{}", fs::read_to_string(log.path())?);
+    ensure!(status.success(), "apt-get {arguments:?} failed:\n{}", fs::read_to_string(log.path())?);
     Ok(())
 }
 

@@ -210,7 +210,12 @@ impl Service {
     }
 
     pub async fn enrol(&self, tenant: &str) -> anyhow::Result<Enrolled> {
-        let reply = self.admin().post("/v1/admin/tenants", &json!({ "id": tenant })).await?;
+        self.enrol_as(tenant, "").await
+    }
+
+    /// With a name for people.
+    pub async fn enrol_as(&self, tenant: &str, label: &str) -> anyhow::Result<Enrolled> {
+        let reply = self.admin().post("/v1/admin/tenants", &json!({ "id": tenant, "label": label })).await?;
         ensure!(reply.status == 201, "{}", reply.text());
         let body = reply.json();
         let text = |value: &Value| value.as_str().map(str::to_owned).context("a text");

@@ -85,6 +85,7 @@ const BEFORE: Param = Param {
 };
 const LIMIT: Param =
     Param { name: "limit", kind: Kind::Number(1, PAGE), help: "Most lines in the answer; default 50." };
+const V: Param = Param { name: "v", kind: Kind::Text, help: "Which edition a page wants: for caches." };
 const TENANT: Param = Param { name: "tenant", kind: Kind::Text, help: "Only changes of this tenant." };
 /// The one field of the form that makes a session.
 pub(super) const KEY: Param = Param { name: "key", kind: Kind::Text, help: "A support or admin key." };
@@ -117,8 +118,8 @@ pub const ROUTES: &[Route] = routes! { Audience, Endpoint;
     GET "/tenants/{id}" Page TenantPage [BEFORE] "One tenant.";
     POST "/login" Page Login [] "Makes a session from a key.";
     POST "/logout" Page Logout [] "Ends the session in this browser.";
-    GET "/assets/console.css" Public Style [] "The console's style.";
-    GET "/assets/console.js" Public Script [] "The console's script.";
+    GET "/assets/console.css" Public Style [V] "The console's style.";
+    GET "/assets/console.js" Public Script [V] "The console's script.";
     GET "/console/events" Page PageEvents [TENANT] "Server-Sent Events for the console.";
 };
 
