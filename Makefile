@@ -14,10 +14,10 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
 		printf '  make %-9s %s\n' "$$name" "$$text"; done
 
-demo: tools ## a real gateway, a real browser that waits for approval, and the sidecar that lets it in
+demo: tools ## a real gateway, a browser that waits for approval, the sidecar that lets it in, and support that sees it
 	@tests/gateways/install node 2026.9.6
-	@cargo build --quiet $(LOCKED) --bin openclaw-sidecar --example demo
-	@cargo run --quiet $(LOCKED) --example demo
+	@cargo build --quiet $(LOCKED) $(ALL) --bins --example demo
+	@cargo run --quiet $(LOCKED) $(ALL) --example demo
 
 test: tools gateways packaging postgres ## every test, most of them against real gateways (first run: installs them, 2 GB)
 	@if cargo nextest --version >/dev/null 2>&1; then \

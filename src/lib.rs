@@ -19,7 +19,7 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod files;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod gateway;
 pub mod harden;

@@ -26,6 +26,8 @@ mod let_in;
 #[path = "bench/process.rs"]
 #[allow(dead_code, reason = "the bench uses all of it")]
 mod process;
+#[path = "demo/registry.rs"]
+mod registry;
 #[path = "demo/tenant.rs"]
 mod tenant;
 #[path = "demo/terminal.rs"]
@@ -47,6 +49,7 @@ use tokio::{
     time::Instant,
 };
 
+use registry::{Registry, Support};
 use support::{
     chromium::Chromium,
     device::ORIGIN,
@@ -62,6 +65,7 @@ const DIR: &str = "target/demo";
 /// What runs during the demo. Fields drop in this order, so the machine goes last.
 struct Stage {
     proxy: RunningProxy,
+    registry: Registry,
     tenant: Tenant,
 }
 
@@ -117,12 +121,15 @@ fn prepare_dir() -> anyhow::Result<Flock<File>> {
 async fn story(proxy: Proxy, tenant: (Builder, String)) -> anyhow::Result<()> {
     let clock = Instant::now();
     title("openclaw-sidecar: one command boots a tenant, and everything after that is one HTTPS request");
+    let registry = Registry::start().await?;
     // A browser takes its time to start, like the gateway.
-    let (tenant, browser) = tokio::join!(tenant::boot(tenant), Chromium::start());
-    let (tenant, mut browser) = (tenant?, browser?);
-    let mut stage = Stage { proxy: proxy.serve(tenant.gateway_address()), tenant };
+    let tenant = tenant::boot((registry.told(tenant.0), tenant.1));
+    let (tenant, browser, theirs) = tokio::join!(tenant, Chromium::start(), Chromium::start());
+    let (tenant, mut browser, mut theirs) = (tenant?, browser?, theirs?);
+    let mut stage = Stage { proxy: proxy.serve(tenant.gateway_address()), registry, tenant };
 
-    let (mut page, device_id) = let_in::run(&stage, &mut browser).await?;
+    let mut support = stage.registry.sign_in(&mut theirs).await?;
+    let (mut page, device_id) = let_in::run(&stage, &mut browser, &mut support).await?;
     compare::run(&stage.tenant).await?;
     faults::daemon_killed(&stage.tenant, &device_id).await?;
     wishes::run(&stage.tenant).await?;
@@ -134,14 +141,16 @@ async fn story(proxy: Proxy, tenant: (Builder, String)) -> anyhow::Result<()> {
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
         keep(&stage).await?;
     }
-    stop(&mut stage.tenant).await
+    stop(&mut stage.tenant, &mut support).await?;
+    theirs.close().await
 }
 
 /// SIGTERM, as the platform sends it.
-async fn stop(tenant: &mut Tenant) -> anyhow::Result<()> {
+async fn stop(tenant: &mut Tenant, support: &mut Support<'_>) -> anyhow::Result<()> {
     step("The platform stops the machine: SIGTERM");
     let took = tenant.stop().await?;
     done("exit code 0, no process is left", took);
+    support.sees_it_asleep(took).await?;
     println!("\nEverything is stopped and removed again, except the pictures in {DIR}.");
     Ok(())
 }
@@ -149,6 +158,8 @@ async fn stop(tenant: &mut Tenant) -> anyhow::Result<()> {
 async fn keep(stage: &Stage) -> anyhow::Result<()> {
     step("Yours to play with, until Ctrl-C");
     stage.tenant.control_plane.show_commands(&stage.tenant);
+    say("To be support, open");
+    stage.registry.show();
     say("To be the user, open this in a browser on this machine; it waits until you approve it:");
     terminal::output(&format!("{}/#token={}", stage.proxy.origin(), stage.tenant.machine.gateway_token()?));
     Ok(tokio::signal::ctrl_c().await?)

@@ -1,10 +1,8 @@
 //! The control plane of the demo: `curl`, so that every request shown can be copied and repeated.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -18,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{tenant::Tenant, terminal};
+use crate::{registry::private, tenant::Tenant, terminal};
 
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -40,15 +38,8 @@ impl ControlPlane {
         };
         fs::copy(certificate, &plane.certificate)?;
         // A header file keeps the token out of the process list.
-        plane.private("authorization", &format!("Authorization: Bearer {token}"))?;
+        private("authorization", &format!("Authorization: Bearer {token}"))?;
         Ok(plane)
-    }
-
-    fn private(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.dir.join(name);
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.write_all(text.as_bytes())?;
-        Ok(path)
     }
 
     /// Opens the event stream, and returns once it is open.
@@ -95,7 +86,7 @@ impl ControlPlane {
 
     /// Sends a body by a file, so that the command fits the screen and no secret is in the process list.
     pub async fn put(&self, path: &str, file: &str, generation: Option<u64>, body: &Value) -> anyhow::Result<Value> {
-        let data = format!("@{}", self.private(file, &body.to_string())?.display());
+        let data = format!("@{}", private(file, &body.to_string())?.display());
         let condition = generation.map(|generation| format!("If-Match: \"{generation}\""));
         let mut flags = vec!["-X", "PUT", "-H", "Content-Type: application/json"];
         flags.extend(condition.iter().flat_map(|condition| ["-H", condition.as_str()]));
@@ -200,7 +191,8 @@ impl Follower {
     }
 }
 
-async fn json_of(curl: &mut Command) -> anyhow::Result<Value> {
+/// What a request answered.
+pub async fn json_of(curl: &mut Command) -> anyhow::Result<Value> {
     let output = timeout(CALL_DEADLINE, curl.output()).await.context("curl does not end")??;
     ensure!(output.status.success(), "curl failed: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);

@@ -17,6 +17,7 @@ use crate::{
     support::{
         gateway::{VERSIONS, gateways_dir, installed},
         machine::{GATEWAY_UID, SIDECAR_UID, binary, is_root, proc},
+        service,
     },
     terminal::say,
 };
@@ -55,6 +56,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let (gateways, sidecar) = (dir.path().join("gateways"), dir.path().join("openclaw-sidecar"));
     fs::create_dir(&gateways)?;
     fs::copy(binary(), &sidecar)?;
+    fs::copy(service::binary(), dir.path().join("openclaw-registry"))?;
     let demo = std::env::current_exe()?;
     let mut demo = if mounted("/bin/true".as_ref(), &gateways).status().await.is_ok_and(|status| status.success()) {
         mounted(&demo, &gateways)

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     DIR, Stage,
     control_plane::Follower,
+    registry::Support,
     support::{
         chromium::{Chromium, Page},
         device::REMOTE_ADDRESS,
@@ -25,12 +26,20 @@ pub const PAGE_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Returns the page that is in, and the id of its device.
-pub async fn run<'a>(stage: &Stage, browser: &'a mut Chromium) -> anyhow::Result<(Page<'a>, String)> {
+pub async fn run<'a>(
+    stage: &Stage,
+    browser: &'a mut Chromium,
+    support: &mut Support<'_>,
+) -> anyhow::Result<(Page<'a>, String)> {
     let mut events = listen(&stage.tenant).await?;
     let mut page = meet_the_wall(stage, browser).await?;
     let request_id = request_shown(&mut page).await?;
+    let asked = Instant::now();
     request_arrives(&mut events, &request_id).await?;
+    support.sees(&request_id, asked).await?;
+    let approved = Instant::now();
     let device_id = approve(&stage.tenant, &request_id).await?;
+    support.no_longer_sees(&request_id, approved).await?;
     page_connects(&stage.tenant, &mut page, &device_id).await?;
     Ok((page, device_id))
 }
@@ -67,7 +76,7 @@ async fn request_shown(page: &mut Page<'_>) -> anyhow::Result<String> {
 
 async fn request_arrives(events: &mut Follower, request_id: &str) -> anyhow::Result<()> {
     step("The control plane hears of it");
-    say("On the stream opened in step 2 comes the same request, with what an operator needs to decide:");
+    say("On that stream comes the same request, with what an operator needs to decide:");
     let event = events.wait_for(request_id, PAGE_DEADLINE).await?;
     let (head, data) = event.split_once("\ndata: ").context("an event without data")?;
     terminal::output(head);

@@ -72,7 +72,7 @@ impl Place {
         let entries = [("admin", &self.admin, Tier::Dangerous), ("support", &self.support, Tier::Safe)];
         let entries: Vec<String> =
             entries.iter().map(|(id, token, tier)| entry_json(id, token, *tier, false)).collect();
-        let mut command = Command::new(super::sidecar::binary().with_file_name("openclaw-registry"));
+        let mut command = Command::new(binary());
         command
             .args(words)
             .env_clear()
@@ -95,6 +95,11 @@ impl Place {
         let said = [output.stdout, output.stderr].concat();
         Ok((output.status, String::from_utf8_lossy(&said).into_owned()))
     }
+}
+
+/// The program under test.
+pub fn binary() -> PathBuf {
+    super::sidecar::binary().with_file_name("openclaw-registry")
 }
 
 #[derive(Debug)]
@@ -142,7 +147,7 @@ impl Service {
         if let Some(address) = tls {
             command.env("OPENCLAW_REGISTRY_LISTEN_TLS", address.to_string());
         }
-        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start openclaw-registry")?;
         let mut lines = BufReader::new(child.stderr.take().context("piped")?).lines();
         let (mut edge, mut tls) = (None, None);
         while edge.is_none() || tls.is_none() {

@@ -14,9 +14,9 @@ use crate::support::service::{Place, Service};
 /// A tenant, the status it has to come to, and what its page has to say: the cause, a fact, a thing to do.
 const FAULTS: [(&str, &str, &str, &str, &str); 6] = [
     ("harbor", "degraded", "is held by a process that is not the gateway", "uid=", "end it"),
-    ("maple", "crashed", "bananas", "path=gateway.bananas", "config"),
-    ("orion", "crashed", "ends again and again", "boom: the database is gone", "log"),
-    ("pixel", "degraded", "does not answer", "", "restart"),
+    ("maple", "crashed", "bananas", "path=gateway.bananas", "correct openclaw.json"),
+    ("orion", "crashed", "ends again and again", "boom: the database is gone", "correct the cause"),
+    ("pixel", "degraded", "answer", "", "wait"),
     ("quartz", "unreachable", "silent", "overdue", "platform"),
     ("willow", "crashed", "launch.desired", "exit=", "correct it"),
 ];
@@ -56,7 +56,11 @@ async fn one_click_leads_from_the_fleet_to_the_cause() -> anyhow::Result<()> {
     for (tenant, status, ..) in FAULTS {
         service.wait(tenant, |view| view["status"] == status && named(view), READY).await?;
     }
-    page.wait_for(&format!("document.querySelectorAll('a.open').length === 6 && {LIVE}"), LIMIT).await?;
+    let lines = "[...document.querySelectorAll('.fleet .row')].map(r => r.innerText.toLowerCase())";
+    for (tenant, status, ..) in FAULTS {
+        let shown = format!("{lines}.some(text => text.startsWith('{tenant}') && text.includes('{status}')) && {LIVE}");
+        page.wait_for(&shown, LIMIT).await?;
+    }
     picture(&mut page, "fleet.png").await?;
     for (tenant, _, cause, fact, remedy) in FAULTS {
         leads_to(&mut page, tenant, cause, fact, remedy).await?;
