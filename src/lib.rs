@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod desired;
 pub mod files;
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::missing_panics_doc, clippy::expect_used, reason = "a panic is a finding")]
 pub mod fuzzing;
 pub mod gateway;
 pub mod harden;

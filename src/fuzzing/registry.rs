@@ -20,7 +20,7 @@ pub fn registry_rules(data: &[u8]) {
     let mut row = Row::new("acme", "", vec![CREDENTIAL], NOW);
     for (n, text) in (0_u64..).zip(data.split(|b| *b == 0).take(8)) {
         let Ok(mut message) = agent::parse(&Bytes::copy_from_slice(text)) else { continue };
-        message.tenant = "acme".to_owned();
+        "acme".clone_into(&mut message.tenant);
         let at = NOW.plus_ms(n * 15_000);
         let arrival = Arrival { message, credential: CREDENTIAL, ticket: false, at };
         let heard = row.last.as_ref().map_or(0, |last| last.events_through);
