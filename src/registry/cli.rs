@@ -87,14 +87,16 @@ pub fn main(args: impl Iterator<Item = OsString>, env: &Env) -> ExitCode {
 }
 
 fn check(config: &Config) -> u8 {
-    let faults = [config.find_secret().err(), crate::auth::Auth::load(&config.auth).err()];
-    let faults: Vec<String> = faults.into_iter().flatten().collect();
-    if faults.is_empty() {
-        out("the configuration is fine\n");
-        return exit::OK;
+    match config.credentials() {
+        Ok(_) => {
+            out("the configuration is fine\n");
+            exit::OK
+        }
+        Err(faults) => {
+            err(&faults);
+            exit::CONFIG
+        }
     }
-    err(&faults.join("\n"));
-    exit::CONFIG
 }
 
 fn copy(config: &Config, work: impl FnOnce(&Path) -> Result<(), String>, done: &str, file: &Path) -> u8 {

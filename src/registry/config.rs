@@ -86,11 +86,20 @@ impl Config {
         if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
     }
 
-    /// What signs tickets, sessions and webhooks.
+    /// Who may call, and what signs tickets, sessions and webhooks.
     ///
     /// # Errors
-    /// It is missing, unreadable or too short, with the remedy.
-    pub fn find_secret(&self) -> Result<Secret, String> {
+    /// What is missing or cannot be used of both, with the remedy, one a line.
+    pub fn credentials(&self) -> Result<(crate::auth::Auth, Secret), String> {
+        // The sidecar's remedies name its own variables.
+        let auth = crate::auth::Auth::load(&self.auth).map_err(|why| why.replace("OPENCLAW_SIDECAR_", ENV_PREFIX));
+        match (auth, self.find_secret()) {
+            (Ok(auth), Ok(secret)) => Ok((auth, secret)),
+            (auth, secret) => Err([secret.err(), auth.err()].into_iter().flatten().collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    fn find_secret(&self) -> Result<Secret, String> {
         let secret = match (&self.secret, &self.secret_file) {
             (Some(secret), _) => secret.clone(),
             (None, Some(path)) => {
@@ -327,6 +336,8 @@ mod tests {
         let short = Config::load(None, &env(&[("OPENCLAW_REGISTRY_SECRET", "hunter2")])).unwrap();
         let why = short.find_secret().unwrap_err();
         assert!(why.contains("32") && !why.contains("hunter2") && !format!("{short:?}").contains("hunter2"));
-        assert!(Config::default().find_secret().unwrap_err().contains("openssl rand"));
+        let both = Config::default().credentials().unwrap_err();
+        assert!(both.contains("openssl rand") && both.contains("OPENCLAW_REGISTRY_AUTH_CREDENTIALS_FILE"), "{both}");
+        assert!(!both.contains("OPENCLAW_SIDECAR"), "{both}");
     }
 }

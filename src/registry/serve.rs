@@ -17,7 +17,6 @@ use super::config::Config;
 use super::ingest::Ingest;
 use super::metrics::Metrics;
 use super::{store, sweep, webhooks};
-use crate::auth::Auth;
 use crate::checkin::tls::Trust;
 use crate::daemon::Failure;
 use crate::files;
@@ -36,8 +35,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// # Errors
 /// It could not start.
 pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Result<(), Failure> {
-    let auth = Auth::load(&config.auth).map_err(|why| Failure::Config(own_words(&why)))?;
-    let signer = Arc::new(Signer::new(&config.find_secret().map_err(Failure::Config)?));
+    let (auth, secret) = config.credentials().map_err(Failure::Config)?;
+    let signer = Arc::new(Signer::new(&secret));
     files::private_dir(&config.state_dir).map_err(|e| {
         Failure::Config(format!("state_dir: {}: {e}; create it, or set another", config.state_dir.display()))
     })?;
@@ -87,11 +86,6 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Re
         }
     }
     Ok(())
-}
-
-/// The sidecar's remedies name its own commands and variables.
-fn own_words(why: &str) -> String {
-    why.replace("OPENCLAW_SIDECAR_", super::config::ENV_PREFIX)
 }
 
 fn bind(config: &Config) -> Result<Vec<Bound>, Failure> {
