@@ -1,8 +1,9 @@
 //! The table of configuration keys: name, type, default, help, and how a value is taken over.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -289,13 +290,7 @@ pub const KEYS: &[Key] = &[
         sample: "8",
         help: "Seconds within which everything ends after SIGTERM or SIGINT: less than the platform waits before it kills.\n\
                The default is 4 on Fly Machines, 8 elsewhere.",
-        apply: |c, v| match v.parse() {
-            Ok(seconds @ 1..=300) => {
-                c.launch.stop_budget = Duration::from_secs(seconds);
-                Ok(())
-            }
-            _ => Err("must be a whole number from 1 to 300".into()),
-        },
+        apply: |c, v| whole(v, 1..=300).map(|seconds| c.launch.stop_budget = Duration::from_secs(seconds)),
     },
     Key {
         name: "launch.desired_file",
@@ -435,14 +430,7 @@ pub const KEYS: &[Key] = &[
         sample: "\"interval\"",
         help: "interval checks in every few minutes; quiet sends nothing when nothing happens, for platforms that put a\n\
                machine to sleep only when it is silent (Railway).",
-        apply: |c, v| {
-            c.registry.quiet = match v {
-                "interval" => false,
-                "quiet" => true,
-                _ => return Err("must be interval or quiet".into()),
-            };
-            Ok(())
-        },
+        apply: |c, v| either(v, "interval", "quiet").map(|quiet| c.registry.quiet = quiet),
     },
     Key {
         name: "hardening.mode",
@@ -450,27 +438,14 @@ pub const KEYS: &[Key] = &[
         sample: "\"report\"",
         help: "report shows in the state which layers of the daemon's hardening are on; require refuses to run when one\n\
                is missing.",
-        apply: |c, v| {
-            c.hardening_required = match v {
-                "report" => false,
-                "require" => true,
-                _ => return Err("must be report or require".into()),
-            };
-            Ok(())
-        },
+        apply: |c, v| either(v, "report", "require").map(|required| c.hardening_required = required),
     },
     Key {
         name: "limits.max_connections",
         kind: Kind::Number,
         sample: "128",
         help: "Most connections open at once. At the limit the oldest unauthenticated or idle one gives way.",
-        apply: |c, v| match v.parse() {
-            Ok(n @ 8..=4096) => {
-                c.max_connections = n;
-                Ok(())
-            }
-            _ => Err("must be a whole number from 8 to 4096".into()),
-        },
+        apply: |c, v| whole(v, 8..=4096).map(|n| c.max_connections = n),
     },
     Key {
         name: "log.level",
@@ -484,14 +459,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         sample: "\"text\"",
         help: "text, or json for one object a line.",
-        apply: |c, v| {
-            c.log.json = match v {
-                "text" => false,
-                "json" => true,
-                _ => return Err("must be text or json".into()),
-            };
-            Ok(())
-        },
+        apply: |c, v| either(v, "text", "json").map(|json| c.log.json = json),
     },
 ];
 
@@ -516,6 +484,20 @@ pub(crate) fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
 
 pub(crate) fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("must be {expected}, not {value:?}"))
+}
+
+/// A whole number within bounds.
+pub(crate) fn whole<T: FromStr + PartialOrd + fmt::Display>(
+    value: &str,
+    bounds: RangeInclusive<T>,
+) -> Result<T, String> {
+    let number = value.parse().ok().filter(|n| bounds.contains(n));
+    number.ok_or_else(|| format!("must be a whole number from {} to {}", bounds.start(), bounds.end()))
+}
+
+/// One of two words: whether it is the second.
+pub(crate) fn either(value: &str, first: &str, second: &str) -> Result<bool, String> {
+    if value == first || value == second { Ok(value == second) } else { Err(format!("must be {first} or {second}")) }
 }
 
 pub(crate) fn host(name: &str) -> Result<String, String> {

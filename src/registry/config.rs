@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::keys::{Key, Kind, Schema, host, listener, parse, path, text};
+use crate::config::keys::{Key, Kind, Schema, either, host, listener, parse, path, whole};
 use crate::config::{Auth, Env, Fault, Faults, Log, Tls, fault};
 use crate::files;
 use crate::secret::Secret;
@@ -258,13 +258,7 @@ const KEYS: &[Key<Config>] = &[
         kind: Kind::Number,
         sample: "300",
         help: "How often a machine in which nothing happens checks in, in seconds.",
-        apply: |c, v| match v.parse() {
-            Ok(n @ 15..=3600) => {
-                c.interval_s = n;
-                Ok(())
-            }
-            _ => Err("must be a whole number from 15 to 3600".into()),
-        },
+        apply: |c, v| whole(v, 15..=3600).map(|n| c.interval_s = n),
     },
     Key {
         name: "webhooks.allow_private",
@@ -285,13 +279,7 @@ const KEYS: &[Key<Config>] = &[
         kind: Kind::Number,
         sample: "4096",
         help: "Most connections open at once. At the limit the oldest unauthenticated or idle one gives way.",
-        apply: |c, v| match v.parse() {
-            Ok(n @ 8..=65_536) => {
-                c.max_connections = n;
-                Ok(())
-            }
-            _ => Err("must be a whole number from 8 to 65536".into()),
-        },
+        apply: |c, v| whole(v, 8..=65_536).map(|n| c.max_connections = n),
     },
     Key {
         name: "log.level",
@@ -305,14 +293,7 @@ const KEYS: &[Key<Config>] = &[
         kind: Kind::Text,
         sample: "\"text\"",
         help: "text, or json for one object a line.",
-        apply: |c, v| {
-            c.log.json = match text(v)?.as_str() {
-                "text" => false,
-                "json" => true,
-                _ => return Err("must be text or json".into()),
-            };
-            Ok(())
-        },
+        apply: |c, v| either(v, "text", "json").map(|json| c.log.json = json),
     },
 ];
 
