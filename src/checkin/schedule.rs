@@ -11,6 +11,8 @@ use super::wire::NEXT_S;
 pub const INTERVAL: Duration = Duration::from_secs(300);
 /// The same while the gateway boots or somebody waits for approval.
 pub const ATTENTION: Duration = Duration::from_secs(60);
+/// For so long at a time: a request that nobody decides, or a gateway that never comes up, keeps no machine awake.
+pub const ATTENTION_MOST: Duration = Duration::from_secs(1800);
 /// A change waits so long for others that come with it.
 const COALESCE: Duration = Duration::from_millis(300);
 /// Between two check-ins because of changes.
@@ -59,7 +61,8 @@ pub struct Schedule {
     mode: Mode,
     /// What the registry asked for last.
     interval: Duration,
-    attention: bool,
+    /// Since which check-in, while there is reason for it.
+    attention: Option<Duration>,
     news: Option<News>,
     /// Nothing is sent before, whatever happens.
     pause: Option<Duration>,
@@ -81,7 +84,7 @@ impl Schedule {
         Self {
             mode,
             interval: INTERVAL,
-            attention: false,
+            attention: None,
             news: None,
             pause: None,
             regular: None,
@@ -102,7 +105,9 @@ impl Schedule {
 
     /// The gateway boots, or somebody waits for approval; or that is over.
     pub fn attention(&mut self, on: bool) {
-        if std::mem::replace(&mut self.attention, on) != on && on && self.pause.is_none() {
+        let before = self.attention;
+        self.attention = on.then(|| before.or(self.last).unwrap_or_default());
+        if on && before.is_none() && self.pause.is_none() {
             let sooner = self.after_last();
             self.regular = self.regular.map(|at| at.min(sooner));
         }
@@ -176,7 +181,9 @@ impl Schedule {
     }
 
     fn period(&self) -> Duration {
-        if self.attention { self.interval.min(ATTENTION) } else { self.interval }
+        let last = self.last.unwrap_or_default();
+        let attention = self.attention.is_some_and(|since| last < since + ATTENTION_MOST);
+        if attention { self.interval.min(ATTENTION) } else { self.interval }
     }
 
     fn after_last(&self) -> Duration {

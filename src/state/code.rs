@@ -71,7 +71,7 @@ codes! {
         "Give the machine more processor time; do not restart it, which costs the most of all.";
     GatewayCrashLoop, "gateway_crash_loop", Error,
         "it ended 5 times within 5 minutes and is tried seldom",
-        "See the evidence and supervisor.last_exit for its last lines; correct the cause, then start it.";
+        "See the evidence for how it ended and its last lines; correct the cause, then start it.";
     GatewayConfigInvalid, "gateway_config_invalid", Error,
         "it refuses its configuration, or the file cannot be read at all",
         "Correct openclaw.json or the desired state, then start the gateway.";
@@ -138,7 +138,7 @@ codes! {
         "Make room on the disk of state_dir, or make it writable.";
     DesiredUnreadable, "desired_unreadable", Error,
         "the platform's first document cannot be used",
-        "Correct it, or set the desired state with PUT /v1/desired.";
+        "Correct it (launch.desired), or have the control plane send another (PUT /v1/desired).";
     DesiredNotWritten, "desired_not_written", Error,
         "what became of a generation could not be written",
         "Make room on the disk of state_dir, or make it writable.";

@@ -80,6 +80,32 @@ fn the_registry_sets_the_pace_within_bounds() {
 }
 
 #[test]
+fn attention_that_nobody_gives_does_not_keep_a_machine_awake() {
+    let mut schedule = Schedule::new(Mode::Interval, S(0));
+    let mut gaps = Vec::new();
+    let mut before = S(0);
+    schedule.changed(S(0));
+    for _ in 0..60 {
+        let now = schedule.due().unwrap();
+        gaps.push(now.saturating_sub(before));
+        before = now;
+        schedule.begin(now);
+        schedule.attention(true);
+        let promised = S(schedule.promise_s().unwrap());
+        schedule.sent(300, u64::MAX);
+        assert!(schedule.due().unwrap() <= now + promised, "kept at {now:?}");
+    }
+    let slow = gaps.iter().position(|gap| *gap > S(75)).unwrap();
+    let fast: Duration = gaps[..slow].iter().sum();
+    assert!((S(1700)..=S(1900)).contains(&fast), "{fast:?}");
+    assert!(gaps[slow..].iter().all(|gap| *gap > S(200)));
+    // It is over, and there is another.
+    schedule.attention(false);
+    schedule.attention(true);
+    assert!(schedule.due().unwrap() <= before + S(75));
+}
+
+#[test]
 fn attention_brings_the_next_one_forward_and_ends_by_itself() {
     let mut schedule = Schedule::new(Mode::Interval, S(0));
     schedule.changed(S(0));

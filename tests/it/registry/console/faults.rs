@@ -13,10 +13,10 @@ use crate::support::service::{Place, Service};
 
 /// A tenant, the status it has to come to, and what its page has to say: the cause, a fact, a thing to do.
 const FAULTS: [(&str, &str, &str, &str, &str); 6] = [
+    ("pixel", "degraded", "answered no call", "process=stopped", "replaced after 60 s"),
     ("harbor", "degraded", "is held by a process that is not the gateway", "uid=", "end it"),
     ("maple", "crashed", "bananas", "path=gateway.bananas", "correct openclaw.json"),
     ("orion", "crashed", "ends again and again", "boom: the database is gone", "correct the cause"),
-    ("pixel", "degraded", "answer", "", "wait"),
     ("quartz", "unreachable", "silent", "overdue", "platform"),
     ("willow", "crashed", "launch.desired", "exit=", "correct it"),
 ];
@@ -45,22 +45,26 @@ async fn one_click_leads_from_the_fleet_to_the_cause() -> anyhow::Result<()> {
         gone.start(),
         wish.start()
     )?;
-    service.wait("pixel", |tenant| tenant["status"] == "ready", READY).await?;
-    proc::signal(mute.gateway_pid().expect("it is ready"), Signal::SIGSTOP)?;
     service.wait("quartz", |tenant| !tenant["as_of"].is_null(), READY).await?;
     drop(gone);
 
     let mut page = support.open(&format!("http://{}/", service.edge())).await?;
     page.screen(1280, 860, false).await?;
     sign_in(&mut page, service.place().support_key()).await?;
-    for (tenant, status, ..) in FAULTS {
-        service.wait(tenant, |view| view["status"] == status && named(view), READY).await?;
+    for (tenant, status, ..) in FAULTS.iter().filter(|fault| fault.0 != "pixel") {
+        service.wait(tenant, |view| view["status"] == *status && named(view), READY).await?;
     }
+    // Last, because a gateway that stays frozen is replaced.
+    service.wait("pixel", |tenant| tenant["status"] == "ready", READY).await?;
+    proc::signal(mute.gateway_pid().expect("it is ready"), Signal::SIGSTOP)?;
+    service.wait("pixel", |view| view["status"] == "degraded" && named(view), READY).await?;
     let lines = "[...document.querySelectorAll('.fleet .row')].map(r => r.innerText.toLowerCase())";
     for (tenant, status, ..) in FAULTS {
         let shown = format!("{lines}.some(text => text.startsWith('{tenant}') && text.includes('{status}')) && {LIVE}");
         page.wait_for(&shown, LIMIT).await?;
     }
+    let counted = "document.querySelector('.tile[href=\"/?status=unreachable\"] .number').textContent === '1'";
+    page.wait_for(counted, LIMIT).await?;
     picture(&mut page, "fleet.png").await?;
     for (tenant, _, cause, fact, remedy) in FAULTS {
         leads_to(&mut page, tenant, cause, fact, remedy).await?;
