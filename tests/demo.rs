@@ -57,7 +57,7 @@ use support::{
     proxy::{Proxy, RunningProxy},
 };
 use tenant::Tenant;
-use terminal::{done, say, step, title};
+use terminal::{say, step, title};
 
 /// Where the pictures go and where the commands shown find their files, seen from the repository.
 const DIR: &str = "target/demo";
@@ -89,13 +89,24 @@ async fn run() -> anyhow::Result<()> {
     let proxy = Proxy::bind().await?;
     let tenant = tenant::builder(&[proxy.origin(), ORIGIN.to_owned()])?;
     // Dropping the demo half way kills its processes.
-    let told = tokio::select! {
-        told = story(proxy, tenant.clone()) => told,
-        interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
+    let told = async {
+        let (stage, support) = unless_interrupted(story(proxy, tenant.clone())).await?;
+        if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
+            keep(&stage).await?;
+        }
+        unless_interrupted(stop(stage, support)).await
     };
+    let told = told.await;
     // What was killed may still be writing; the directory goes when it no longer does.
     tenant::wait_gone(&tenant.0).await;
     told
+}
+
+async fn unless_interrupted<T>(part: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        done = part => done,
+        interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
+    }
 }
 
 async fn interruption() -> anyhow::Result<()> {
@@ -118,17 +129,17 @@ fn prepare_dir() -> anyhow::Result<Flock<File>> {
     Ok(alone)
 }
 
-async fn story(proxy: Proxy, tenant: (Builder, String)) -> anyhow::Result<()> {
+async fn story(proxy: Proxy, tenant: (Builder, String)) -> anyhow::Result<(Stage, Support)> {
     let clock = Instant::now();
     title("openclaw-sidecar: one command boots a tenant, and everything after that is one HTTPS request");
     let registry = Registry::start().await?;
     // A browser takes its time to start, like the gateway.
     let tenant = tenant::boot((registry.told(tenant.0), tenant.1));
     let (tenant, browser, theirs) = tokio::join!(tenant, Chromium::start(), Chromium::start());
-    let (tenant, mut browser, mut theirs) = (tenant?, browser?, theirs?);
-    let mut stage = Stage { proxy: proxy.serve(tenant.gateway_address()), registry, tenant };
+    let (tenant, mut browser, theirs) = (tenant?, browser?, theirs?);
+    let stage = Stage { proxy: proxy.serve(tenant.gateway_address()), registry, tenant };
 
-    let mut support = stage.registry.sign_in(&mut theirs).await?;
+    let mut support = stage.registry.sign_in(theirs, &stage.tenant).await?;
     let (mut page, device_id) = let_in::run(&stage, &mut browser, &mut support).await?;
     compare::run(&stage.tenant).await?;
     faults::daemon_killed(&stage.tenant, &device_id).await?;
@@ -137,20 +148,15 @@ async fn story(proxy: Proxy, tenant: (Builder, String)) -> anyhow::Result<()> {
     faults::status(&stage.tenant).await?;
     browser.close().await?;
     println!("\n(The demo took {}.)", terminal::duration(clock.elapsed()));
-
-    if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
-        keep(&stage).await?;
-    }
-    stop(&mut stage.tenant, &mut support).await?;
-    theirs.close().await
+    Ok((stage, support))
 }
 
 /// SIGTERM, as the platform sends it.
-async fn stop(tenant: &mut Tenant, support: &mut Support<'_>) -> anyhow::Result<()> {
+async fn stop(mut stage: Stage, mut support: Support) -> anyhow::Result<()> {
     step("The platform stops the machine: SIGTERM");
-    let took = tenant.stop().await?;
-    done("exit code 0, no process is left", took);
-    support.sees_it_asleep(took).await?;
+    support.sees_it_stop(&mut stage.tenant).await?;
+    support.close().await?;
+    drop(stage);
     println!("\nEverything is stopped and removed again, except the pictures in {DIR}.");
     Ok(())
 }
@@ -162,5 +168,5 @@ async fn keep(stage: &Stage) -> anyhow::Result<()> {
     stage.registry.show();
     say("To be the user, open this in a browser on this machine; it waits until you approve it:");
     terminal::output(&format!("{}/#token={}", stage.proxy.origin(), stage.tenant.machine.gateway_token()?));
-    Ok(tokio::signal::ctrl_c().await?)
+    interruption().await
 }

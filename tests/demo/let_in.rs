@@ -1,6 +1,9 @@
 //! A browser that is not known is let in: what the user sees, what the control plane sees, what it answers.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -29,15 +32,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub async fn run<'a>(
     stage: &Stage,
     browser: &'a mut Chromium,
-    support: &mut Support<'_>,
+    support: &mut Support,
 ) -> anyhow::Result<(Page<'a>, String)> {
     let mut events = listen(&stage.tenant).await?;
     let mut page = meet_the_wall(stage, browser).await?;
     let request_id = request_shown(&mut page).await?;
-    let asked = Instant::now();
-    request_arrives(&mut events, &request_id).await?;
+    let asked = request_arrives(&mut events, &request_id).await?;
     support.sees(&request_id, asked).await?;
-    let approved = Instant::now();
+    let approved = SystemTime::now();
     let device_id = approve(&stage.tenant, &request_id).await?;
     support.no_longer_sees(&request_id, approved).await?;
     page_connects(&stage.tenant, &mut page, &device_id).await?;
@@ -74,15 +76,17 @@ async fn request_shown(page: &mut Page<'_>) -> anyhow::Result<String> {
     Ok(request_id)
 }
 
-async fn request_arrives(events: &mut Follower, request_id: &str) -> anyhow::Result<()> {
+/// Returns since when it waits, by the event's own account.
+async fn request_arrives(events: &mut Follower, request_id: &str) -> anyhow::Result<SystemTime> {
     step("The control plane hears of it");
     say("On that stream comes the same request, with what an operator needs to decide:");
     let event = events.wait_for(request_id, PAGE_DEADLINE).await?;
     let (head, data) = event.split_once("\ndata: ").context("an event without data")?;
     terminal::output(head);
     terminal::output("data:");
-    terminal::json(&serde_json::from_str(data)?);
-    Ok(())
+    let data: Value = serde_json::from_str(data)?;
+    terminal::json(&data);
+    Ok(humantime::parse_rfc3339(data["at"].as_str().context("an event without a time")?)?)
 }
 
 async fn approve(tenant: &Tenant, request_id: &str) -> anyhow::Result<String> {

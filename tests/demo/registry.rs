@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context;
@@ -17,14 +17,22 @@ use crate::{
     control_plane::json_of,
     let_in::{PAGE_DEADLINE, picture},
     support::{
-        chromium::{Chromium, Page},
+        chromium::{Chromium, Page, Tab},
         machine::Builder,
         service::{Enrolled, Place, Service},
+        sidecar::new_token,
     },
+    tenant::Tenant,
     terminal::{command, done, output, say, step},
 };
 
 const TENANT: &str = "tenant-7";
+/// The service's default: nothing that support sees sooner came because the time was up.
+const CHECKIN_INTERVAL_S: u64 = 300;
+const WATCH: &str = "window.came = {}; window.left = {}; new MutationObserver(() => { \
+     for (const { id } of document.querySelectorAll('[id^=request-]')) came[id] ??= Date.now(); \
+     for (const id in came) if (!document.getElementById(id)) left[id] ??= Date.now(); \
+     }).observe(document.getElementById('main'), { childList: true, subtree: true, attributes: true }); 0";
 const LIVE: &str = "document.getElementById('live')?.dataset.state === 'live'";
 
 /// A running registry that knows the tenant; dropping it kills it.
@@ -41,7 +49,8 @@ impl Registry {
         step("A central registry, where support looks");
         command("openclaw-registry serve");
         let clock = Instant::now();
-        let service = Service::start(Place::new()?, None).await?;
+        let place = Place::new()?.with("SECRET", new_token()).with("CHECKIN_INTERVAL_S", CHECKIN_INTERVAL_S);
+        let service = Service::start(place.apart(), None).await?;
         let (tls, edge) = (service.tls(), service.edge());
         done(&format!("machines phone home to https://{tls}, people read http://{edge}"), clock.elapsed());
         let authorization = private("registry-authorization", &bearer(service.place().admin_key()))?;
@@ -72,7 +81,7 @@ impl Registry {
     }
 
     /// Support signs in and opens the tenant.
-    pub async fn sign_in<'a>(&self, browser: &'a mut Chromium) -> anyhow::Result<Support<'a>> {
+    pub async fn sign_in(&self, mut browser: Chromium, tenant: &Tenant) -> anyhow::Result<Support> {
         step("Support opens the console");
         self.show();
         let mut page = browser.open(&self.address()).await?;
@@ -81,17 +90,22 @@ impl Registry {
         page.press("Enter").await?;
         page.wait_for(&format!("!!document.querySelector('a.open') && {LIVE}"), PAGE_DEADLINE).await?;
         page.evaluate("document.querySelector('a.open').click()").await?;
-        let mut support = Support { page };
+        let tab = page.leave();
+        let mut support = Support { browser, tab };
         let clock = Instant::now();
-        support.reads("Ready").await?;
+        if let Err(error) = support.reads("Ready").await {
+            let state = tenant.control_plane.read("/v1/state").await?;
+            return Err(error.context(format!("support does not see what the sidecar says: {}", state["registry"])));
+        }
         done("it reads: Ready", clock.elapsed());
         say("Nothing on this page can change a machine: it shows, and says what to do.");
+        support.watch().await?;
         Ok(support)
     }
 
     /// Where people read it, and with what.
     pub fn show(&self) {
-        say(&format!("{} with the key in {}", self.address(), self.support_key.display()));
+        say(&format!("{} with the key in {} (mode 0600)", self.address(), self.support_key.display()));
     }
 
     fn address(&self) -> String {
@@ -108,38 +122,63 @@ impl Drop for Registry {
 }
 
 /// Whoever is at support, on the tenant's page; they only look.
-pub struct Support<'a> {
-    page: Page<'a>,
+pub struct Support {
+    browser: Chromium,
+    tab: Tab,
 }
 
-impl Support<'_> {
+impl Support {
     /// A request is on the page, by itself, so long after `since`.
-    pub async fn sees(&mut self, request_id: &str, since: Instant) -> anyhow::Result<()> {
-        self.page.wait_for(&format!("!!document.getElementById('request-{request_id}')"), PAGE_DEADLINE).await?;
-        done("support's page shows the request, without a reload", since.elapsed());
-        picture(&mut self.page, "support-1-waiting.png").await
+    pub async fn sees(&mut self, request_id: &str, since: SystemTime) -> anyhow::Result<()> {
+        done("support's page showed the request, without a reload", self.noted("came", request_id, since).await?);
+        picture(&mut self.page(), "support-1-waiting.png").await
     }
 
     /// The request is gone from the page, so long after `since`.
-    pub async fn no_longer_sees(&mut self, request_id: &str, since: Instant) -> anyhow::Result<()> {
-        self.page.wait_for(&format!("!document.getElementById('request-{request_id}')"), PAGE_DEADLINE).await?;
-        done("support's page no longer shows the request", since.elapsed());
+    pub async fn no_longer_sees(&mut self, request_id: &str, since: SystemTime) -> anyhow::Result<()> {
+        done("support's page no longer shows the request", self.noted("left", request_id, since).await?);
         Ok(())
     }
 
-    /// The machine said goodbye before it ended.
-    pub async fn sees_it_asleep(&mut self, stopping: Duration) -> anyhow::Result<()> {
+    /// The machine is stopped, and says goodbye before it ends.
+    pub async fn sees_it_stop(&mut self, tenant: &mut Tenant) -> anyhow::Result<()> {
         let clock = Instant::now();
-        self.reads("Asleep").await?;
-        let reason = self.page.evaluate("document.querySelector('.verdict .reason').innerText").await?;
-        let reason = reason.as_str().unwrap_or_default();
-        done(&format!("support's page says: Asleep, {reason}"), stopping + clock.elapsed());
-        picture(&mut self.page, "support-2-asleep.png").await
+        let reads = async {
+            self.reads("Asleep").await?;
+            anyhow::Ok(clock.elapsed())
+        };
+        let (stopped, asleep) = tokio::join!(tenant.stop(), reads);
+        done("exit code 0, no process is left", stopped?);
+        let reason = self.page().evaluate("document.querySelector('.verdict .reason').innerText").await?;
+        done(&format!("support's page says: Asleep, {}", reason.as_str().unwrap_or_default()), asleep?);
+        picture(&mut self.page(), "support-2-asleep.png").await
+    }
+
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.browser.close().await
+    }
+
+    fn page(&mut self) -> Page<'_> {
+        self.browser.page(&self.tab)
     }
 
     async fn reads(&mut self, status: &str) -> anyhow::Result<()> {
         let reads = format!("document.querySelector('.verdict strong')?.textContent === '{status}' && {LIVE}");
-        self.page.wait_for(&reads, PAGE_DEADLINE).await
+        self.page().wait_for(&reads, PAGE_DEADLINE).await
+    }
+
+    /// From now on the page notes when a request comes and goes: looking from time to time would tell later.
+    async fn watch(&mut self) -> anyhow::Result<()> {
+        self.page().evaluate(WATCH).await.map(drop)
+    }
+
+    /// How long after `since` the page noted it.
+    async fn noted(&mut self, what: &str, request_id: &str, since: SystemTime) -> anyhow::Result<Duration> {
+        let note = format!("window.{what}['request-{request_id}']");
+        self.page().wait_for(&format!("{note} !== undefined"), PAGE_DEADLINE).await?;
+        let at = self.page().evaluate(&note).await?.as_u64().context("the page noted no time")?;
+        // Whole milliseconds, so it may seem to be the earlier one.
+        Ok((SystemTime::UNIX_EPOCH + Duration::from_millis(at)).duration_since(since).unwrap_or_default())
     }
 }
 

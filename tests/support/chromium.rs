@@ -56,6 +56,10 @@ pub struct Page<'a> {
     session: String,
 }
 
+/// A page that stays open while nobody drives it.
+#[derive(Debug)]
+pub struct Tab(String);
+
 impl Chromium {
     /// Starts a browser with an empty profile, installing it first where that is possible.
     pub async fn start() -> anyhow::Result<Self> {
@@ -85,6 +89,11 @@ impl Chromium {
         let attached = self.cdp.call(None, "Target.attachToTarget", attach).await?;
         let session = attached["sessionId"].as_str().context("no page session")?.to_owned();
         Ok(Page { browser: self, session })
+    }
+
+    /// A page that was left before.
+    pub fn page(&mut self, tab: &Tab) -> Page<'_> {
+        Page { session: tab.0.clone(), browser: self }
     }
 
     /// Asks the browser to end, which lets it take its helper processes along.
@@ -171,6 +180,11 @@ impl Page<'_> {
         self.call("Input.insertText", json!({ "text": text })).await.map(drop)
     }
 
+    /// Leaves the page open, to come back to it.
+    pub fn leave(self) -> Tab {
+        Tab(self.session)
+    }
+
     /// Closes the page, and with it the connections it holds.
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.call("Page.close", json!({})).await.map(drop)
@@ -190,6 +204,11 @@ const VISIBLE_TEXT: &str = "(() => { const walk = (root) => { let text = root.in
 impl Drop for Chromium {
     fn drop(&mut self) {
         kill(&mut self.child);
+        // Killed, it leaves a directory with a socket that its profile points to; asked to end, it has removed both.
+        if let Ok(socket) = fs::read_link(self.dir.path().join("SingletonSocket")) {
+            let _ = fs::remove_file(&socket);
+            let _ = fs::remove_dir_all(socket.parent().unwrap_or(&socket));
+        }
     }
 }
 

@@ -30,18 +30,26 @@ pub struct Place {
     admin: Arc<Token>,
     support: Arc<Token>,
     settings: Vec<(String, String)>,
+    apart: bool,
 }
 
 impl Place {
     pub fn new() -> anyhow::Result<Self> {
         let token = || Token::random().map(Arc::new).map_err(anyhow::Error::msg);
-        Ok(Self { dir: TempDir::new()?, admin: token()?, support: token()?, settings: Vec::new() })
+        Ok(Self { dir: TempDir::new()?, admin: token()?, support: token()?, settings: Vec::new(), apart: false })
     }
 
     /// Of another instance of the same registry.
     pub fn beside(&self) -> anyhow::Result<Self> {
         let (admin, support) = (self.admin.clone(), self.support.clone());
-        Ok(Self { dir: TempDir::new()?, admin, support, settings: self.settings.clone() })
+        Ok(Self { dir: TempDir::new()?, admin, support, settings: self.settings.clone(), apart: self.apart })
+    }
+
+    /// Ctrl-C at the terminal is for whoever started it, and does not end it.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.apart = true;
+        self
     }
 
     /// With a key of the configuration, by the rest of its variable's name.
@@ -86,6 +94,9 @@ impl Place {
             .envs(self.settings.iter().map(|(name, value)| (format!("OPENCLAW_REGISTRY_{name}"), value)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        if self.apart {
+            command.process_group(0);
+        }
         command
     }
 
