@@ -239,6 +239,8 @@ impl Launcher {
             Effect::Seed { avoid, restore } => self.spawn_gateway(avoid, restore),
             Effect::Goodbye(within) => {
                 let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                // Why it stops, before it is asked to say so.
+                self.tell_status();
                 self.daemon.tell(&Told::Goodbye { within_ms, then: self.machine.then() });
                 if !self.daemon.serves() {
                     self.happened(Event::GoodbyeSaid);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::json;
 use tokio::{process::Command, time::Instant};
 
@@ -150,7 +150,9 @@ impl Support {
         let (stopped, asleep) = tokio::join!(tenant.stop(), reads);
         done("exit code 0, no process is left", stopped?);
         let reason = self.page().evaluate("document.querySelector('.verdict .reason').innerText").await?;
-        done(&format!("support's page says: Asleep, {}", reason.as_str().unwrap_or_default()), asleep?);
+        let reason = reason.as_str().unwrap_or_default();
+        ensure!(reason.contains("the machine stops"), "support's page does not say why: {reason}");
+        done(&format!("support's page says: Asleep, {reason}"), asleep?);
         picture(&mut self.page(), "support-2-asleep.png").await
     }
 
