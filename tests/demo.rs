@@ -88,18 +88,19 @@ async fn run() -> anyhow::Result<()> {
     let _alone = prepare_dir()?;
     let proxy = Proxy::bind().await?;
     let tenant = tenant::builder(&[proxy.origin(), ORIGIN.to_owned()])?;
-    // Dropping the demo half way kills its processes.
-    let told = async {
-        let (stage, support) = unless_interrupted(story(proxy, tenant.clone())).await?;
-        if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
-            keep(&stage).await?;
-        }
-        unless_interrupted(stop(stage, support)).await
-    };
-    let told = told.await;
+    let told = tell(proxy, tenant.clone()).await;
     // What was killed may still be writing; the directory goes when it no longer does.
     tenant::wait_gone(&tenant.0).await;
     told
+}
+
+/// Dropping a part half way kills the demo's processes.
+async fn tell(proxy: Proxy, tenant: (Builder, String)) -> anyhow::Result<()> {
+    let (stage, support) = unless_interrupted(Box::pin(story(proxy, tenant))).await?;
+    if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
+        keep(&stage).await?;
+    }
+    unless_interrupted(Box::pin(stop(stage, support))).await
 }
 
 async fn unless_interrupted<T>(part: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
