@@ -133,6 +133,12 @@ impl Page<'_> {
         }
     }
 
+    /// Goes to another page of the same site, and returns when it is there: until then the page that is left would answer.
+    pub async fn go(&mut self, path: &str, deadline: Duration) -> anyhow::Result<()> {
+        self.evaluate(&format!("window.isLeft = true; location.assign({}); 0", json!(path))).await?;
+        self.wait_for("!window.isLeft && document.readyState === 'complete'", deadline).await
+    }
+
     /// Waits until the page shows `text`, in whatever upper or lower case.
     pub async fn wait_for_text(&mut self, text: &str, deadline: Duration) -> anyhow::Result<()> {
         self.wait_for(&format!("({VISIBLE_TEXT}).toLowerCase().includes({})", json!(text.to_lowercase())), deadline)

@@ -65,7 +65,7 @@ async fn who_waits_is_shown_until_they_are_let_in() -> anyhow::Result<()> {
     page.screen(1280, 860, false).await?;
     sign_in(&mut page, "a-key-of-somewhere-else").await?;
     page.wait_for_text("not known here", LIMIT).await?;
-    page.evaluate("location.assign('/'); 0").await?;
+    page.go("/", LIMIT).await?;
     sign_in(&mut page, service.place().support_key()).await?;
     page.wait_for(LIVE, LIMIT).await?;
     page.wait_for("document.querySelectorAll('a.open').length === 1", LIMIT).await?;

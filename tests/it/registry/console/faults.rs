@@ -88,9 +88,9 @@ fn named(view: &Value) -> bool {
 
 /// One click on its line; then all that matters is on the screen of a desk, without scrolling.
 async fn leads_to(page: &mut Page<'_>, tenant: &str, cause: &str, fact: &str, remedy: &str) -> anyhow::Result<()> {
-    page.evaluate("location.assign('/'); 0").await?;
+    page.go("/", LIMIT).await?;
     let there = format!("document.querySelector('a.open[href=\"/tenants/{tenant}\"]')");
-    page.wait_for(&format!("location.pathname === '/' && !!{there} && {LIVE}"), LIMIT).await?;
+    page.wait_for(&format!("!!{there} && {LIVE}"), LIMIT).await?;
     let shown = format!(
         "(() => {{ const r = {there}.getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight; }})()"
     );
