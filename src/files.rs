@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+/// Room made for a file before its size is known, in bytes.
+const USUAL: u64 = 4096;
+
 /// Creates `dir` and its parents, `dir` itself with mode 0700, or checks that an existing one is a real directory.
 ///
 /// # Errors
@@ -115,10 +118,13 @@ fn read_bounded_parts(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 fn read_to_limit(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    if !file.metadata()?.is_file() {
+    let found = file.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
-    let mut content = Vec::new();
+    // Files of the kernel have no size beforehand, and would be read in many small pieces.
+    let room = found.len().max(USUAL).min(limit) + 1;
+    let mut content = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
         return Err(io::Error::other(format!("is larger than {limit} bytes")));

@@ -29,6 +29,7 @@ pub mod json;
 pub mod launcher;
 pub mod metrics;
 pub mod op;
+pub mod pulse;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod secret;

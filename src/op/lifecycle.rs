@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::desired::Desired;
@@ -20,12 +20,13 @@ use crate::gateway::{Gateway, Method};
 use crate::launcher::handle::{Handle, News};
 use crate::launcher::machine::{Health, State as Launched, Then};
 use crate::launcher::verbs::{Ran, Status, Tool, Verb};
+use crate::pulse::{self, PULSE};
 use crate::state::{Phase, Snapshot, State};
 
 /// A tool of the gateway may take so long on a slow machine; the launcher ends it a little earlier.
 const TOOL: Duration = Duration::from_secs(185);
 /// The launcher replaces a daemon that it does not hear from.
-const BEAT: Duration = Duration::from_secs(10);
+const BEAT: Duration = PULSE.saturating_mul(2);
 /// Streams get the news of a stop within this time.
 const FLUSH: Duration = Duration::from_millis(50);
 
@@ -172,8 +173,7 @@ impl Lifecycle {
         let mut status = self.launcher.watch();
         let mut seen = self.state.watch();
         let mut told = Health::Unknown;
-        let mut beat = tokio::time::interval(BEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut due = Instant::now();
         loop {
             let now = status.borrow_and_update().clone();
             desired.settle(&now);
@@ -184,8 +184,11 @@ impl Lifecycle {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = beat.tick() => if let Err(why) = self.launcher.ask(Verb::Serving).await {
-                    tracing::error!(error = why, "the launcher does not answer");
+                () = sleep_until(due) => {
+                    due = pulse::last(BEAT) + BEAT;
+                    if let Err(why) = self.launcher.ask(Verb::Serving).await {
+                        tracing::error!(error = why, "the launcher does not answer");
+                    }
                 },
                 changed = status.changed() => if changed.is_err() { return },
                 changed = seen.changed() => if changed.is_err() { return },

@@ -27,12 +27,13 @@ use crate::launcher::machine::State as Launched;
 use crate::launcher::process;
 use crate::launcher::verbs::Verb;
 use crate::op::secrets::Secrets;
+use crate::pulse::{self, PULSE};
 use crate::state::{Code, Phase, Snapshot, State};
 
 /// Between two looks at the machine and the gateway.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = PULSE.saturating_mul(4);
 /// The same while something is wrong that a person is likely to be correcting.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = PULSE;
 /// Codes of that kind.
 const CORRECTED: [Code; 6] = [
     Code::GatewayAuthOff,
@@ -158,7 +159,8 @@ impl Watch {
         if !self.looked.is_none_or(due) {
             return;
         }
-        self.looked = Some((Instant::now(), session));
+        // Counted from the pulse, so that the next look comes with one.
+        self.looked = Some((pulse::last(PULSE), session));
         self.take_pulse();
         self.read_config(snapshot).await;
         if session.is_some() {

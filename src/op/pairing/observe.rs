@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pairings;
 use crate::gateway::{CallError, Down, Link, Notice, Session};
+use crate::pulse::{self, PULSE};
 use crate::state::{Code, Found, GatewayInfo, Kind, Phase};
 
 /// Between two looks while nothing hints at news: below [`DEGRADED_AFTER`], so that silence is noticed in time.
-const LOOK_EVERY: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = PULSE;
 /// Between two looks in any case: whoever floods us with hints must not make us flood the gateway.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Several approvals in a row are written down as one.
@@ -134,7 +135,7 @@ impl Pairings {
             others = (others + 1) % OTHERS_EVERY;
             let looked = Instant::now();
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep_until(pulse::last(LOOK_EVERY) + LOOK_EVERY) => {}
                 () = self.look.notified() => {
                     // A hint may concern any kind.
                     others = 0;
