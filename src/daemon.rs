@@ -40,10 +40,11 @@ use crate::launcher::handle::{self, Handle};
 use crate::metrics::Metrics;
 use crate::op::decommission::Decommission;
 use crate::op::desired::Desired;
-use crate::op::lifecycle::Lifecycle;
+use crate::op::lifecycle::{self, Lifecycle};
 use crate::op::pairing::Pairings;
 use crate::op::secrets::Secrets;
 use crate::state::{Code, Found, State};
+use crate::suspend::{self, Clocks};
 use crate::watch::Watch;
 
 /// Requests under way get so long to finish after the signal.
@@ -143,6 +144,7 @@ pub async fn run(
     let about = announce(&listeners, hardening, served);
     let watch = diagnosis::watch(&config, &env, launch.as_ref(), &state, &gateway, certificate.clone(), registry_clock);
     let following = launch.as_ref().map(|launch| (launch.lifecycle.clone(), launch.desired.clone()));
+    let resume = lifecycle::resume(&gateway, &checkins, &state);
     let context = Context {
         launch,
         state: state.clone(),
@@ -164,13 +166,13 @@ pub async fn run(
     core.spawn(keep_fresh(auth, certificate, state, checkins.clone(), last.clone()));
     core.spawn(checkins.clone().follow(audit, last.clone()));
     let mut farewell = None;
-    let launcher_gone = match (launcher, following) {
-        (Some((_, link, news)), Some((lifecycle, desired))) => {
-            core.spawn(lifecycle.clone().follow(desired, news, last.clone()));
-            farewell = Some(lifecycle);
-            Either::Left(link.run())
-        }
-        _ => Either::Right(std::future::pending()),
+    let launcher_gone = if let (Some((_, link, news)), Some((lifecycle, desired))) = (launcher, following) {
+        core.spawn(lifecycle.clone().follow(desired, news, last.clone()));
+        farewell = Some(lifecycle);
+        Either::Left(link.run())
+    } else {
+        core.spawn(suspend::watch(Clocks::now, resume, last.clone()));
+        Either::Right(std::future::pending())
     };
     core.spawn(watchdog(last.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);

@@ -21,7 +21,6 @@ pub mod verbs;
 mod daemon;
 mod gateway;
 mod given;
-mod resume;
 mod tree;
 
 use std::collections::HashMap;
@@ -41,6 +40,7 @@ use sd_notify::NotifyState;
 use crate::config::{Config, Env};
 use crate::desired::history::DECOMMISSIONED;
 use crate::files;
+use crate::suspend::Clocks;
 use layout::Layout;
 use machine::{Effect, Event, Machine, Then};
 use output::Output;
@@ -97,7 +97,7 @@ pub struct Launcher {
     gateway: gateway::Gateway,
     daemon: daemon::Daemon,
     given: given::Given,
-    clocks: resume::Clocks,
+    clocks: Clocks,
     /// Set when the machine said that we end: nobody is waited for beyond it.
     ending: Option<Instant>,
 }
@@ -183,7 +183,7 @@ impl Launcher {
             gateway: gateway::Gateway::default(),
             daemon: daemon::Daemon::default(),
             given,
-            clocks: resume::Clocks::now(),
+            clocks: Clocks::now(),
             ending: None,
             config,
             env,
@@ -362,7 +362,7 @@ impl Launcher {
     }
 
     fn look(&mut self) {
-        let clocks = resume::Clocks::now();
+        let clocks = Clocks::now();
         if let Some(asleep) = self.clocks.slept(&clocks) {
             tracing::info!(asleep_s = asleep.as_secs(), "the machine was suspended");
             let asleep_ms = u64::try_from(asleep.as_millis()).unwrap_or(u64::MAX);

@@ -34,4 +34,5 @@ pub mod pulse;
 pub mod registry;
 pub mod secret;
 pub mod state;
+mod suspend;
 pub mod watch;

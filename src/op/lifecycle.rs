@@ -194,7 +194,7 @@ impl Lifecycle {
                 changed = seen.changed() => if changed.is_err() { return },
                 item = news.recv() => match item {
                     Some(News::Goodbye(within, then)) => self.say_goodbye(within, then).await,
-                    Some(News::Resumed(asleep)) => self.resumed(asleep),
+                    Some(News::Resumed(asleep)) => resume(&self.gateway, &self.checkins, &self.state)(asleep),
                     None => return,
                 },
             }
@@ -245,11 +245,15 @@ impl Lifecycle {
         let intent = if status.state == Launched::Suspended { Intent::Sleep } else { Intent::Stop };
         self.checkins.bye(intent, &status.reason, BYE).await;
     }
+}
 
-    fn resumed(&self, asleep: Duration) {
-        self.gateway.redial();
-        self.checkins.resumed();
-        self.state.publish(|draft| draft.tell("machine.resumed", json!({ "asleep_s": asleep.as_secs() })));
+/// What is done when the machine was suspended: connections of before are worth nothing, and the state is told at once.
+pub fn resume(gateway: &Gateway, checkins: &CheckIns, state: &State) -> impl Fn(Duration) + use<> {
+    let (gateway, checkins, state) = (gateway.clone(), checkins.clone(), state.clone());
+    move |asleep| {
+        gateway.redial();
+        checkins.resumed();
+        state.publish(|draft| draft.tell("machine.resumed", json!({ "asleep_s": asleep.as_secs() })));
     }
 }
 
