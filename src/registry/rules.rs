@@ -146,7 +146,7 @@ fn merged(row: &Row, arrival: &Arrival, order: Order) -> Last {
         sidecar_version: cut(&state.sidecar.version),
         region: cut(&state.platform.region),
         audit: message.audit.clone(),
-        events_through: message.events.iter().map(|e| e.seq).chain(before.map(|b| b.events_through)).max().unwrap_or(0),
+        events_through: message.events.iter().map(|e| e.seq).max().unwrap_or(0).max(known_records(before, message)),
         conflict_at: if order == Order::Clone { Some(at) } else { before.and_then(|last| last.conflict_at) },
         restored_at: if order == Order::Restored { Some(at) } else { before.and_then(|last| last.restored_at) },
     }
@@ -264,8 +264,18 @@ fn tell_audit_head(history: &mut History, before: &Last, message: &CheckIn, orde
     }
 }
 
-fn tell_audit(history: &mut History, before: Option<&Last>, message: &CheckIn) {
+/// Audit records up to this position are in the history. Of an audit that went back none is: its numbers are given again.
+fn known_records(before: Option<&Last>, message: &CheckIn) -> u64 {
     let known = before.map_or(0, |last| last.events_through);
+    if message.audit.as_ref().is_some_and(|head| head.seq < known) { 0 } else { known }
+}
+
+fn tell_audit(history: &mut History, before: Option<&Last>, message: &CheckIn) {
+    if message.dropped > 0 {
+        let text = format!("{} records of the machine's audit are not shown here: too many at once", message.dropped);
+        history.add(EntryKind::AuditSkipped, text, json!({ "records": message.dropped }));
+    }
+    let known = known_records(before, message);
     for event in message.events.iter().take(wire::MAX_EVENTS).filter(|event| event.seq > known) {
         let [actor, verb, target, outcome] = [&event.actor, &event.verb, &event.target, &event.outcome].map(|t| cut(t));
         let text = format!("{actor}: {verb} {target} -> {outcome}");

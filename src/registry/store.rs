@@ -121,6 +121,22 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
+/// In which order a list is, and after whom it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By id, after this one: whatever changes from page to page, each tenant comes once.
+    Id(Option<String>),
+    /// The most urgent first ([`Row::urgency`] of the stored status), then by id; after this one. Who becomes more or less
+    /// urgent from page to page may come twice, or not at all.
+    Urgency(Option<(u8, String)>),
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self::Id(None)
+    }
+}
+
 /// How many tenants are how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -204,8 +220,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A tenant, with its report.
     fn tenant(&self, id: String) -> Answered<'_, Option<(Row, Option<String>)>>;
 
-    /// Tenants by id, after the one named, at most `limit`.
-    fn list(&self, filter: Filter, after: Option<String>, limit: usize) -> Answered<'_, Vec<Row>>;
+    /// The tenants that a filter lets through, at most `limit`.
+    fn list(&self, filter: Filter, order: Order, limit: usize) -> Answered<'_, Vec<Row>>;
 
     /// How many tenants are how; retired ones do not count.
     fn counts(&self) -> Answered<'_, Counts>;

@@ -1,6 +1,7 @@
 //! One tenant as the registry knows it: the facts that order, status and lists need, apart from the report itself.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,12 @@ impl Status {
             Self::Ready => "ready",
             Self::Asleep => "asleep",
         }
+    }
+
+    /// The urgencies of tenants of this status: with findings, and without.
+    pub fn urgency(self) -> RangeInclusive<u8> {
+        let first = self as u8 * 2;
+        first..=first + 1
     }
 
     /// The status of a name.
@@ -191,6 +198,13 @@ impl Row {
         last.next_s.map(|s| last.received_at.plus_ms(s.saturating_mul(1000)))
     }
 
+    /// How urgent it is, the most urgent first: by status, then by whether findings are open. Databases are sorted by it,
+    /// so another order takes a migration.
+    pub fn urgency(&self) -> u8 {
+        let found = self.last.as_ref().is_some_and(|last| !last.errors.is_empty() || !last.warnings.is_empty());
+        self.status.urgency().start() + u8::from(!found)
+    }
+
     /// Whether somebody waits to be let in, whatever else is wrong.
     pub fn pairing_waits(&self) -> bool {
         self.last.as_ref().is_some_and(|last| last.pending_count > 0 && last.bye.is_none())
@@ -258,13 +272,15 @@ pub enum EntryKind {
     Restored,
     /// The machine's audit lost records it had shown before.
     AuditTruncated,
+    /// Audit records that the machine could not keep until they were told: `{records}`.
+    AuditSkipped,
     /// Something from the machine's audit: `{actor, verb, target, outcome}`.
     Audit,
 }
 
 impl EntryKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Created,
         Self::Retired,
         Self::CredentialChanged,
@@ -281,6 +297,7 @@ impl EntryKind {
         Self::Conflict,
         Self::Restored,
         Self::AuditTruncated,
+        Self::AuditSkipped,
         Self::Audit,
     ];
 
@@ -303,6 +320,7 @@ impl EntryKind {
             Self::Conflict => "conflict",
             Self::Restored => "restored",
             Self::AuditTruncated => "audit_truncated",
+            Self::AuditSkipped => "audit_skipped",
             Self::Audit => "audit",
         }
     }

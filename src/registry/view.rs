@@ -51,7 +51,7 @@ pub struct TenantLine {
 pub struct Fleet {
     /// When this was read.
     pub at: UnixMs,
-    /// The tenants, by id.
+    /// The tenants, in the order asked for.
     pub tenants: Vec<TenantLine>,
     /// Where the next page begins; none on the last.
     pub next: Option<String>,

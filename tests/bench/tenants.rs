@@ -28,9 +28,11 @@ const NOTICED: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(500);
 
 /// What support looks at; `{some}` is one of the tenants, `{middle}` the one in the middle.
-const LOOKS: [(&str, &str); 13] = [
+const LOOKS: [(&str, &str); 15] = [
     ("console: the fleet", "/"),
+    ("console: the fleet, from the middle", "/?after=15.{middle}"),
     ("console: crashed ones", "/?status=crashed"),
+    ("console: a region", "/?region=gru"),
     ("console: search, found", "/?q=customer+99"),
     ("console: search, none", "/?q=nobody+is+called+so"),
     ("console: a tenant", "/tenants/{some}"),

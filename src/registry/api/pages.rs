@@ -13,7 +13,7 @@ use crate::api::problem::Problem;
 use crate::http::query::Query;
 use crate::registry::callers::COOKIE_NAME;
 use crate::registry::console::{self, FleetPage, TenantPage};
-use crate::registry::store::Unavailable;
+use crate::registry::store::{Order, Unavailable};
 use crate::registry::tenant::is_id;
 
 /// Nothing from elsewhere, nothing inline, nobody may frame it.
@@ -54,10 +54,11 @@ pub(super) async fn answer(
 }
 
 async fn fleet(context: &Context, query: &Query, user: String) -> Result<String, Problem> {
-    let (filter, after) = (support::filter(query), support::after(query));
+    let (filter, order) = (support::filter(query), support::order(query, true)?);
+    let first = matches!(order, Order::Urgency(None));
     let summary = support::read_summary(context).await.map_err(away)?;
-    let fleet = support::read_fleet(context, filter.clone(), after.clone(), PAGE).await.map_err(away)?;
-    Ok(console::fleet_page(&FleetPage { summary, fleet, filter, after, user }))
+    let fleet = support::read_fleet(context, filter.clone(), order, PAGE).await.map_err(away)?;
+    Ok(console::fleet_page(&FleetPage { summary, fleet, filter, first, user }))
 }
 
 async fn tenant(context: &Context, call: &Call, query: &Query, user: String) -> Result<String, Problem> {

@@ -76,6 +76,12 @@ const REGION: Param = Param { name: "region", kind: Kind::Text, help: "Only tena
 const VERSION: Param = Param { name: "version", kind: Kind::Text, help: "Only tenants with this gateway version." };
 const Q: Param =
     Param { name: "q", kind: Kind::Text, help: "Only tenants with this text in id or label, in any case." };
+const ORDER: Param = Param {
+    name: "order",
+    kind: Kind::Words(&["id", "urgency"]),
+    help: "id (the default): each tenant once, whatever changes from page to page. urgency: the worst status first, and of \
+           those of one status the ones with open findings.",
+};
 const AFTER: Param =
     Param { name: "after", kind: Kind::Text, help: "Where the page begins: `next` of the one before." };
 const BEFORE: Param = Param {
@@ -97,8 +103,8 @@ pub const ROUTES: &[Route] = routes! { Audience, Endpoint;
     GET "/openapi.json" Public OpenApi [] "This description.";
     POST "/v1/agent/checkin" Agent CheckIn [] "A machine's state; answered once it is durable.";
     GET "/v1/support/summary" Support Summary [] "The fleet in numbers.";
-    GET "/v1/support/tenants" Support Tenants [STATUS, PAIRING, FINDING, REGION, VERSION, Q, AFTER, LIMIT]
-        "Tenants by id, filtered and paged.";
+    GET "/v1/support/tenants" Support Tenants [STATUS, PAIRING, FINDING, REGION, VERSION, Q, ORDER, AFTER, LIMIT]
+        "Tenants, filtered, ordered and paged.";
     GET "/v1/support/tenants/{id}" Support Tenant [] "One tenant, whole.";
     GET "/v1/support/tenants/{id}/timeline" Support Timeline [BEFORE, LIMIT] "Its history, newest first.";
     GET "/v1/support/tenants/{id}/events" Support TenantEvents [] "Server-Sent Events: it changed.";

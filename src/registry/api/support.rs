@@ -17,8 +17,8 @@ use crate::auth::Principal;
 use crate::http::app::{App as _, Feed};
 use crate::http::query::Query;
 use crate::http::stream::PING;
-use crate::registry::store::{Changed, Filter, Unavailable};
-use crate::registry::tenant::Status;
+use crate::registry::store::{Changed, Filter, Order, Unavailable};
+use crate::registry::tenant::{Row, Status};
 use crate::registry::view::{Fleet, Summary, TenantLine, TenantView, Timeline};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,7 +40,9 @@ pub(super) async fn read_summary(context: &Context) -> Result<Summary, Unavailab
 
 /// `/v1/support/tenants`.
 pub(super) async fn tenants(context: &Context, query: &Query) -> Result<Answer, Problem> {
-    let fleet = read_fleet(context, filter(query), after(query), limit(query)).await.map_err(unavailable)?;
+    let by_urgency = query.text("order") == Some("urgency");
+    let fleet =
+        read_fleet(context, filter(query), order(query, by_urgency)?, limit(query)).await.map_err(unavailable)?;
     json(StatusCode::OK, &fleet)
 }
 
@@ -57,9 +59,23 @@ pub(super) fn filter(query: &Query) -> Filter {
     }
 }
 
-/// Where the page begins.
-pub(super) fn after(query: &Query) -> Option<String> {
-    query.text("after").map(str::to_owned)
+/// How the list is ordered, and where the page begins.
+pub(super) fn order(query: &Query, by_urgency: bool) -> Result<Order, Problem> {
+    let after = query.text("after");
+    if !by_urgency {
+        return Ok(Order::Id(after.map(str::to_owned)));
+    }
+    let place = |after: &str| after.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id.to_owned())));
+    let wrong = || Problem::new("invalid_query", "after is no `next` of a list by urgency; begin without it");
+    after.map(|after| place(after).ok_or_else(wrong)).transpose().map(Order::Urgency)
+}
+
+/// The `after` of the page that begins after this row.
+fn next_of(order: &Order, row: &Row) -> String {
+    match order {
+        Order::Id(_) => row.id.clone(),
+        Order::Urgency(_) => format!("{}.{}", row.urgency(), row.id),
+    }
 }
 
 /// How many lines it has.
@@ -71,14 +87,14 @@ fn limit(query: &Query) -> usize {
 pub(super) async fn read_fleet(
     context: &Context,
     filter: Filter,
-    after: Option<String>,
+    order: Order,
     limit: usize,
 ) -> Result<Fleet, Unavailable> {
-    let mut rows = context.store.list(filter, after, limit + 1).await?;
+    let mut rows = context.store.list(filter, order.clone(), limit + 1).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let (at, blind) = (now(), context.blind());
-    let next = rows.last().filter(|_| more).map(|row| row.id.clone());
+    let next = rows.last().filter(|_| more).map(|row| next_of(&order, row));
     Ok(Fleet { at, tenants: rows.iter().map(|row| TenantLine::of(row, at, &blind)).collect(), next })
 }
 

@@ -16,18 +16,6 @@ const CHOICES: usize = 100;
 /// Codes of findings named in a line.
 const CODES: usize = 2;
 
-const TILES: [Status; 9] = [
-    Status::Unreachable,
-    Status::Crashed,
-    Status::Degraded,
-    Status::PairingPending,
-    Status::Booting,
-    Status::Ready,
-    Status::Asleep,
-    Status::Provisioning,
-    Status::Unknown,
-];
-
 /// What the page of the fleet shows.
 #[derive(Clone, Debug)]
 pub struct FleetPage {
@@ -37,8 +25,8 @@ pub struct FleetPage {
     pub fleet: Fleet,
     /// What was asked for.
     pub filter: Filter,
-    /// The tenant this page begins after; none on the first.
-    pub after: Option<String>,
+    /// Whether it is the first of its pages.
+    pub first: bool,
     /// Who looks at it.
     pub user: String,
 }
@@ -92,7 +80,7 @@ fn tiles(page: &FleetPage) -> Markup {
     let filter = &page.filter;
     html! {
         nav.tiles aria-label="By status" {
-            @for status in TILES {
+            @for status in Status::ALL {
                 @let chosen = filter.status == Some(status);
                 @let to = Filter { status: (!chosen).then_some(status), ..filter.clone() };
                 (tile(icon::status(status), page.count(status), chosen, &href(&to, None)))
@@ -151,7 +139,7 @@ fn choice(name: &str, label: &str, counts: &std::collections::BTreeMap<String, u
 fn list(page: &FleetPage) -> Markup {
     let now = page.fleet.at;
     html! {
-        @if page.filter == Filter::default() && page.after.is_none() && is_fine(page) {
+        @if page.filter == Filter::default() && page.first && is_fine(page) {
             p.fine { (icon::status(Status::Ready).icon()) "Nothing needs attention." }
         }
         @if page.fleet.tenants.is_empty() {
@@ -162,7 +150,7 @@ fn list(page: &FleetPage) -> Markup {
             }
         } @else {
             table.fleet role="table" {
-                caption.sr { "Tenants by name" }
+                caption.sr { "Tenants, the most urgent first" }
                 thead role="rowgroup" {
                     tr role="row" {
                         @for head in ["Tenant", "Status", "Why", "Waits", "Findings", "Version", "Heard"] {
@@ -246,7 +234,7 @@ fn pager(page: &FleetPage) -> Markup {
     html! {
         nav.pager aria-label="Pages" {
             span.muted { (page.fleet.tenants.len()) " on this page, " (page.total()) " in all" }
-            @if page.after.is_some() { a href=(href(&page.filter, None)) { "First page" } }
+            @if !page.first { a href=(href(&page.filter, None)) { "First page" } }
             @if let Some(next) = &page.fleet.next { a rel="next" href=(href(&page.filter, Some(next))) { "Next page" } }
         }
     }

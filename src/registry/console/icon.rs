@@ -117,6 +117,7 @@ pub(super) fn entry(kind: EntryKind) -> Look {
         EntryKind::Conflict => Look::new(TWO, "red", "Two machines"),
         EntryKind::Restored => Look::new(TURNING_BACK, "amber", "Restored"),
         EntryKind::AuditTruncated => Look::new(CUT, "red", "Audit cut"),
+        EntryKind::AuditSkipped => Look::new(CUT, "amber", "Audit gap"),
         EntryKind::Audit => Look::new(LINES, "grey", "Audit"),
     }
 }

@@ -121,17 +121,20 @@ fn silence_is_told_when_it_begins_and_when_it_ends() {
     assert_eq!(back.row.unwrap().status, Status::Ready);
 }
 
-#[test]
-fn an_audit_that_goes_back_is_told_and_its_records_are_kept_once() {
-    let head = |seq: u64| Some(AuditHead { seq, hash: "ab".to_owned() });
-    let record = |seq: u64| AuditEvent {
+fn record(seq: u64) -> AuditEvent {
+    AuditEvent {
         seq,
         at: AT,
         actor: "control".to_owned(),
         verb: "pairing.approve".to_owned(),
         target: "d1".to_owned(),
         outcome: "approved".to_owned(),
-    };
+    }
+}
+
+#[test]
+fn an_audit_that_goes_back_is_told_and_its_records_are_kept_once() {
+    let head = |seq: u64| Some(AuditHead { seq, hash: "ab".to_owned() });
     let first = CheckIn { audit: head(9), events: vec![record(8), record(9)], ..message(1, "a", 1) };
     let again = CheckIn { audit: head(10), events: vec![record(9), record(10)], ..message(1, "a", 2) };
     let cut = CheckIn { audit: head(3), ..message(1, "a", 3) };
@@ -139,7 +142,30 @@ fn an_audit_that_goes_back_is_told_and_its_records_are_kept_once() {
     let audits = |n: usize| lines[n].iter().filter(|kind| **kind == EntryKind::Audit).count();
     assert_eq!((audits(0), audits(1)), (2, 1));
     assert_eq!(lines[2], [EntryKind::AuditTruncated]);
-    assert_eq!(row.last.unwrap().events_through, 10);
+    assert_eq!(row.last.unwrap().events_through, 0, "its numbers are given again");
+}
+
+#[test]
+fn an_audit_that_was_begun_anew_is_told_from_its_first_record() {
+    let with = |seq: u64, head: u64, records: &[u64]| CheckIn {
+        audit: Some(AuditHead { seq: head, hash: format!("{head}") }),
+        events: records.iter().map(|n| record(*n)).collect(),
+        ..message(1, "a", seq)
+    };
+    let (row, lines) = taken(vec![with(1, 9, &[8, 9]), with(2, 2, &[1, 2]), with(3, 3, &[2, 3]), with(4, 4, &[])]);
+    let audits: Vec<usize> =
+        lines.iter().map(|kinds| kinds.iter().filter(|kind| **kind == EntryKind::Audit).count()).collect();
+    assert_eq!(audits, [2, 2, 1, 0]);
+    assert_eq!(row.last.unwrap().events_through, 3);
+}
+
+#[test]
+fn records_that_were_not_kept_are_told_of() {
+    let gap = CheckIn { dropped: 7, events: vec![record(8)], ..message(1, "a", 1) };
+    let change = check_in(Some(&new_row()), &arrival(gap, 0), &[]);
+    let skipped = change.entries.iter().find(|entry| entry.kind == EntryKind::AuditSkipped).expect("told");
+    assert_eq!(skipped.data["records"], 7);
+    assert!(skipped.text.starts_with("7 records"), "{}", skipped.text);
 }
 
 #[test]

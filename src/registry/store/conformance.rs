@@ -7,7 +7,7 @@ mod model;
 
 use tokio::sync::broadcast;
 
-use super::{Blind, Change, Changed, Counts, Filter, Key, Outcome, Store, Unavailable, Webhook, Work};
+use super::{Blind, Change, Changed, Counts, Filter, Key, Order, Outcome, Store, Unavailable, Webhook, Work};
 use crate::clock::UnixMs;
 use crate::registry::tenant::{Digest, Entry, EntryKind, Last, Row, Status};
 
@@ -49,6 +49,7 @@ behaviours![
     amend::listeners_are_told,
     amend::texts_come_back_as_they_were,
     lists::pages_are_by_id,
+    lists::the_most_urgent_come_first,
     lists::filters_choose,
     lists::text_is_taken_literally,
     lists::counts_are_of_those_not_retired,
@@ -199,6 +200,9 @@ pub(super) fn of_the_first_schema(no_credentials: &str) -> String {
     };
     let (due, begun) = (due.to_string(), begun.to_string());
     let mut sql = tenant("silent", "provisioning", "NULL", "NULL");
+    for status in Status::ALL {
+        sql += &tenant(&format!("z-{status}"), status.name(), "NULL", "NULL");
+    }
     for (id, status, retired) in
         [("a", "ready", "NULL"), ("b", "ready", "NULL"), ("asleep", "asleep", "NULL"), ("gone", "ready", &begun)]
     {
@@ -214,6 +218,9 @@ pub(super) async fn comes_from_the_first_schema(store: &dyn Store) {
     assert_eq!((a, report.as_deref()), (row("a"), Some("{\"n\":1}")));
     assert_eq!(store.tenant("b".to_owned()).await.unwrap(), Some((row("b"), None)));
     assert_eq!(found(store, "silent").await.unwrap().last, None);
+    let mut rows = store.list(Filter::default(), Order::default(), 100).await.unwrap();
+    rows.sort_by_key(|row| (row.urgency(), row.id.clone()));
+    assert_eq!(store.list(Filter::default(), Order::Urgency(None), 100).await.unwrap(), rows);
     let late = async || store.overdue(at(300_001), at(0), None, 10).await.unwrap();
     assert_eq!(late().await, ["a", "b"], "neither who sleeps nor who is retired");
     let mut later = row("a");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Counts, Filter, Unavailable};
+use super::{Counts, Filter, Order, Unavailable};
 use crate::clock::UnixMs;
 use crate::registry::tenant::{Digest, Entry, EntryKind, Last, Row, Status};
 
@@ -21,6 +21,7 @@ pub(super) struct Facts {
     pub(super) codes: String,
     /// Id and label in small letters.
     pub(super) search: String,
+    pub(super) urgency: i64,
 }
 
 impl Facts {
@@ -35,6 +36,7 @@ impl Facts {
             region: last.map(|last| plain(&last.region).into_owned()).unwrap_or_default(),
             codes: last.map(codes).unwrap_or_default(),
             search: format!("{}\u{1}{}", small(&row.id), small(&row.label)),
+            urgency: row.urgency().into(),
         }
     }
 
@@ -130,9 +132,16 @@ fn small(text: &str) -> String {
     text.replace(['\0', '\u{1}'], "\u{fffd}").chars().flat_map(char::to_lowercase).collect()
 }
 
-/// A filter as the statements take it.
+/// A filter and an order as the statements take them.
 #[derive(Debug)]
 pub(super) struct Wanted {
+    pub(super) by_urgency: bool,
+    /// The list begins after this id; by urgency, after this one among the most urgent.
+    pub(super) after: String,
+    /// The most urgent wanted, which is the lowest number.
+    pub(super) first: i64,
+    /// The least urgent wanted.
+    pub(super) last: i64,
     pub(super) status: Option<&'static str>,
     pub(super) pairing: bool,
     /// With its separators.
@@ -142,10 +151,20 @@ pub(super) struct Wanted {
     pub(super) text: Option<String>,
 }
 
-impl From<Filter> for Wanted {
-    fn from(filter: Filter) -> Self {
+impl Wanted {
+    pub(super) fn of(filter: Filter, order: Order) -> Self {
         let plain = |text: Option<String>| text.map(|text| plain(&text).into_owned());
+        let (first, last) = filter.status.map_or((0, u8::MAX), |status| status.urgency().into_inner());
+        let (by_urgency, (first, after)) = match order {
+            Order::Id(after) => (false, (first, after.unwrap_or_default())),
+            Order::Urgency(after) => (true, after.filter(|(at, _)| *at >= first).unwrap_or((first, String::new()))),
+        };
         Self {
+            by_urgency,
+            // No id holds NUL; what begins with the part before it comes after that part.
+            after: after.split('\0').next().unwrap_or_default().to_owned(),
+            first: first.into(),
+            last: last.into(),
             status: filter.status.map(Status::name),
             pairing: filter.pairing,
             code: filter.finding.map(|code| format!(",{},", code_text(&code))),
@@ -153,6 +172,11 @@ impl From<Filter> for Wanted {
             version: plain(filter.version),
             text: filter.text.map(|text| small(&text)),
         }
+    }
+
+    /// Whether the filter leaves out more than other statuses.
+    pub(super) fn chooses(&self) -> bool {
+        self.pairing || [&self.code, &self.region, &self.version, &self.text].into_iter().any(Option::is_some)
     }
 }
 

@@ -27,7 +27,7 @@ use self::connect::{DEADLINE, Fault, Lease, Server, late};
 use self::listen::{Leading, Listening};
 use super::facts::{self, Columns, Group, Wanted, int, int_u64, int_usize, kinds_text, ms, plain};
 use super::{
-    Answered, Blind, CHANGES_KEPT, Changed, Counts, Filter, Key, Outcome, RETIRED_DAYS, Store, TIMELINE_DAYS,
+    Answered, Blind, CHANGES_KEPT, Changed, Counts, Filter, Key, Order, Outcome, RETIRED_DAYS, Store, TIMELINE_DAYS,
     Unavailable, Webhook, Work,
 };
 use crate::clock::UnixMs;
@@ -168,19 +168,24 @@ impl Store for Postgres {
         })
     }
 
-    fn list(&self, filter: Filter, after: Option<String>, limit: usize) -> Answered<'_, Vec<Row>> {
+    fn list(&self, filter: Filter, order: Order, limit: usize) -> Answered<'_, Vec<Row>> {
         bounded(async move {
-            let wanted = Wanted::from(filter);
+            let Wanted { by_urgency, after, first, last, status, pairing, code, region, version, text } =
+                Wanted::of(filter, order);
+            let (begin, sort) = if by_urgency {
+                ("(urgency, id) > ($9, $1)", "urgency, id")
+            } else {
+                ("id > $1 AND urgency >= $9", "id")
+            };
             let sql = format!(
-                "{ROW} WHERE id > $1 AND retired_at IS NULL AND ($2::text IS NULL OR status = $2) AND (NOT $3 OR waits)
+                "{ROW} WHERE id IN (SELECT id FROM tenant WHERE {begin} AND urgency <= $10 AND retired_at IS NULL
+                    AND ($2::text IS NULL OR status = $2) AND (NOT $3 OR waits)
                     AND ($4::text IS NULL OR strpos(codes, $4) > 0) AND ($5::text IS NULL OR region = $5)
                     AND ($6::text IS NULL OR version = $6) AND ($7::text IS NULL OR strpos(search, $7) > 0)
-                    ORDER BY id LIMIT $8"
+                    ORDER BY {sort} LIMIT $8) ORDER BY {sort}"
             );
-            // No id holds NUL; what begins with the part before it comes after that part.
-            let after = after.unwrap_or_default().split('\0').next().unwrap_or_default().to_owned();
-            let Wanted { status, pairing, code, region, version, text } = &wanted;
-            self.rows(&sql, &[&after, status, pairing, code, region, version, text, &int_usize(limit)]).await
+            let limit = int_usize(limit);
+            self.rows(&sql, &[&after, &status, &pairing, &code, &region, &version, &text, &limit, &first, &last]).await
         })
     }
 

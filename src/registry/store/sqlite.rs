@@ -6,6 +6,7 @@
 mod backup;
 mod connect;
 mod rows;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -23,7 +24,8 @@ use self::rows::Amended;
 use self::writer::{DEADLINE, Writing};
 use super::facts::{Facts, plain};
 use super::{
-    Answered, Blind, CHANGES_KEPT, Changed, Counts, Filter, Key, Outcome, Store, Unavailable, Webhook, Work, tell,
+    Answered, Blind, CHANGES_KEPT, Changed, Counts, Filter, Key, Order, Outcome, Store, Unavailable, Webhook, Work,
+    tell,
 };
 use crate::clock::UnixMs;
 use crate::registry::tenant::{Digest, Entry, Row};
@@ -133,8 +135,8 @@ impl Store for Sqlite {
         self.read(move |connection| rows::tenant(connection, &plain(&id)))
     }
 
-    fn list(&self, filter: Filter, after: Option<String>, limit: usize) -> Answered<'_, Vec<Row>> {
-        self.read(move |connection| rows::list(connection, filter, after.as_deref(), limit))
+    fn list(&self, filter: Filter, order: Order, limit: usize) -> Answered<'_, Vec<Row>> {
+        self.read(move |connection| rows::list(connection, filter, order, limit))
     }
 
     fn counts(&self) -> Answered<'_, Counts> {
@@ -182,31 +184,31 @@ impl Store for Sqlite {
     }
 
     fn keys(&self) -> Answered<'_, Vec<Key>> {
-        self.read(rows::keys)
+        self.read(settings::keys)
     }
 
     fn put_key(&self, key: Key) -> Answered<'_, bool> {
-        self.write(move |transaction| rows::put_key(transaction, &key))
+        self.write(move |transaction| settings::put_key(transaction, &key))
     }
 
     fn drop_key(&self, id: String) -> Answered<'_, bool> {
-        self.write(move |transaction| rows::drop_key(transaction, &id))
+        self.write(move |transaction| settings::drop_key(transaction, &id))
     }
 
     fn webhooks(&self) -> Answered<'_, Vec<Webhook>> {
-        self.read(rows::webhooks)
+        self.read(settings::webhooks)
     }
 
     fn put_webhook(&self, webhook: Webhook) -> Answered<'_, ()> {
-        self.write(move |transaction| rows::put_webhook(transaction, &webhook))
+        self.write(move |transaction| settings::put_webhook(transaction, &webhook))
     }
 
     fn delivered(&self, webhook: Webhook) -> Answered<'_, ()> {
-        self.write(move |transaction| rows::delivered(transaction, &webhook))
+        self.write(move |transaction| settings::delivered(transaction, &webhook))
     }
 
     fn drop_webhook(&self, id: String) -> Answered<'_, bool> {
-        self.write(move |transaction| rows::drop_webhook(transaction, &id))
+        self.write(move |transaction| settings::drop_webhook(transaction, &id))
     }
 
     fn writers(&self) -> usize {

@@ -314,7 +314,7 @@ pub fn fleet_page(stories: &[Story]) -> FleetPage {
         summary: Summary { at: NOW, counts, blind: Vec::new() },
         fleet: Fleet { at: NOW, tenants, next: None },
         filter: Filter::default(),
-        after: None,
+        first: true,
         user: USER.to_owned(),
     }
 }

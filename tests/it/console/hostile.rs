@@ -67,7 +67,7 @@ pub fn fleet_of(text: &str) -> String {
         text: text.clone(),
         ..page.filter
     };
-    (page.after, page.fleet.next) = (text.clone(), text.clone());
+    (page.first, page.fleet.next) = (false, text.clone());
     fleet_page(&page)
 }
 

@@ -106,3 +106,35 @@ async fn hostile_check_ins_change_nothing() -> anyhow::Result<()> {
     ensure!(raw(more.as_bytes()).await?.status == 200);
     Ok(())
 }
+
+#[tokio::test]
+async fn lists_are_read_page_by_page_in_either_order() -> anyhow::Result<()> {
+    let service = Service::start(Place::new()?, None).await?;
+    for (tenant, phase) in [("a", "ready"), ("b", "crash_loop"), ("c", "ready"), ("d", "degraded"), ("e", "crash_loop")]
+    {
+        let mut message = message(tenant, 1);
+        message["state"]["phase"] = json!(phase);
+        let machine = service.with(&service.enrol(tenant).await?.credential);
+        ensure!(machine.post("/v1/agent/checkin", &message).await?.status == 200);
+    }
+    for (order, expected) in [("", "abcde"), ("&order=id", "abcde"), ("&order=urgency", "bedac")] {
+        let (mut found, mut after) = (String::new(), String::new());
+        loop {
+            let path = format!("/v1/support/tenants?limit=2{order}{after}");
+            let page = service.support().get(&path).await?.json();
+            for tenant in page["tenants"].as_array().context("no tenants")? {
+                found += tenant["id"].as_str().context("no id")?;
+            }
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        ensure!(found == expected, "{order}: {found}");
+    }
+    for (wrong, named) in
+        [("order=age", "order"), ("order=urgency&after=a", "after"), ("order=urgency&after=x.a", "after")]
+    {
+        let reply = service.support().get(&format!("/v1/support/tenants?{wrong}")).await?;
+        ensure!(reply.status == 400 && reply.text().contains(named), "{wrong}: {}", reply.text());
+    }
+    Ok(())
+}

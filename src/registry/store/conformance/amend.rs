@@ -92,8 +92,10 @@ pub(super) async fn credentials_are_unique_among_concurrent_batches(store: &dyn 
         let answers = join_all(claims).await.into_iter().flat_map(Result::unwrap);
         assert_eq!(answers.filter(|outcome| *outcome == Outcome::CredentialTaken).count(), 7);
         let owner = store.owner(digest(round + 1)).await.unwrap().unwrap();
-        let rows =
-            store.list(Filter { text: Some(format!("r{round}-")), ..Filter::default() }, None, 10).await.unwrap();
+        let rows = store
+            .list(Filter { text: Some(format!("r{round}-")), ..Filter::default() }, Order::default(), 10)
+            .await
+            .unwrap();
         assert_eq!(rows.into_iter().map(|row| row.id).collect::<Vec<_>>(), [owner]);
     }
 }
@@ -192,7 +194,7 @@ pub(super) async fn texts_come_back_as_they_were(store: &dyn Store) {
     let line = store.timeline(Some("nul".to_owned()), None, 1).await.unwrap().remove(0);
     assert_eq!((line.text.as_str(), &line.data["text"]), ("n\u{fffd}l", &serde_json::json!("n\0l")));
     let by_region = Filter { region: Some("n\0l".to_owned()), text: Some("N\0L".to_owned()), ..Filter::default() };
-    assert_eq!(store.list(by_region, Some("\0".to_owned()), 10).await.unwrap().len(), 1);
+    assert_eq!(store.list(by_region, Order::Id(Some("\0".to_owned())), 10).await.unwrap().len(), 1);
     assert_eq!(found(store, "n\0l").await, None);
     assert_eq!(store.timeline(Some("n\0l".to_owned()), None, 1).await.unwrap(), []);
     assert!(!store.drop_key("n\0l".to_owned()).await.unwrap());

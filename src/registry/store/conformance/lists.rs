@@ -4,7 +4,7 @@ use super::*;
 use crate::checkin::wire::{Bye, Intent};
 
 async fn ids(store: &dyn Store, filter: Filter) -> String {
-    let rows = store.list(filter, None, 100).await.unwrap();
+    let rows = store.list(filter, Order::default(), 100).await.unwrap();
     rows.into_iter().map(|row| row.id).collect::<Vec<_>>().join(" ")
 }
 
@@ -17,13 +17,57 @@ pub(super) async fn pages_are_by_id(store: &dyn Store) {
     rows.sort_by(|x, y| x.id.cmp(&y.id));
     let mut after = None;
     for expected in rows.chunks(4) {
-        let page = store.list(Filter::default(), after, 4).await.unwrap();
+        let page = store.list(Filter::default(), Order::Id(after), 4).await.unwrap();
         assert_eq!(page, expected);
         after = page.last().map(|row| row.id.clone());
     }
-    assert_eq!(store.list(Filter::default(), after, 4).await.unwrap(), []);
-    let between = store.list(Filter::default(), Some("Zz".to_owned()), 1).await.unwrap();
+    assert_eq!(store.list(Filter::default(), Order::Id(after), 4).await.unwrap(), []);
+    let between = store.list(Filter::default(), Order::Id(Some("Zz".to_owned())), 1).await.unwrap();
     assert_eq!(between[0].id, "_", "a page may begin where nobody is");
+}
+
+pub(super) async fn the_most_urgent_come_first(store: &dyn Store) {
+    let mut rows: Vec<Row> = (0..36_usize)
+        .map(|n| {
+            let mut row = said(["a", "B", "_", "9"][n % 4], |last| {
+                last.region = ["fra", "iad"][n % 2].to_owned();
+                last.warnings = if n % 3 == 0 { vec!["slow".to_owned()] } else { Vec::new() };
+            });
+            row.id = format!("{}{n}", row.id);
+            row.status = Status::ALL[n % Status::ALL.len()];
+            row
+        })
+        .collect();
+    put_all(store, &rows).await;
+    // Then some become more or less urgent, and some go.
+    rows[7].status = Status::Unreachable;
+    rows[9].status = Status::Asleep;
+    rows[12].last.as_mut().unwrap().warnings.clear();
+    rows[20].retired_at = Some(at(1));
+    put_all(store, &rows).await;
+    rows.remove(20);
+    rows.sort_by_key(|row| (row.urgency(), row.id.clone()));
+    assert_eq!(rows[0].status, Status::Unreachable);
+    let here = Filter { region: Some("fra".to_owned()), ..Filter::default() };
+    let ready = Filter { status: Some(Status::Ready), ..Filter::default() };
+    for filter in [Filter::default(), here, ready] {
+        let wanted = |row: &&Row| {
+            filter.status.is_none_or(|status| status == row.status)
+                && filter.region.as_ref().is_none_or(|region| row.last.as_ref().is_some_and(|l| l.region == *region))
+        };
+        let expected: Vec<&Row> = rows.iter().filter(wanted).collect();
+        let mut after = None;
+        let mut found = Vec::new();
+        loop {
+            let page = store.list(filter.clone(), Order::Urgency(after), 5).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some((last.urgency(), last.id.clone()));
+            found.extend(page);
+        }
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?}");
+        let between = store.list(filter.clone(), Order::Urgency(Some((255, String::new()))), 5).await.unwrap();
+        assert_eq!(between, [], "{filter:?}");
+    }
 }
 
 pub(super) async fn filters_choose(store: &dyn Store) {

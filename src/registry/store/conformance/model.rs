@@ -103,8 +103,8 @@ async fn same(store: &dyn Store, case: u32, since: u64, model: &Model) -> Result
     }
     let here = Filter { text: Some(format!("c{case}-")), ..Filter::default() };
     let listed: Vec<Row> = model.rows.values().filter(|row| row.retired_at.is_none()).cloned().collect();
-    prop_assert_eq!(store.list(here, None, 100).await.unwrap(), listed);
-    let all = store.list(Filter::default(), None, 10_000).await.unwrap();
+    prop_assert_eq!(store.list(here, Order::default(), 100).await.unwrap(), listed);
+    let all = store.list(Filter::default(), Order::default(), 10_000).await.unwrap();
     prop_assert_eq!(store.counts().await.unwrap(), counted(all.iter()));
     let lines = store.entries_after(since, 10_000).await.unwrap();
     let lines: Vec<(String, String)> = lines.into_iter().map(|line| (line.tenant, line.text)).collect();

@@ -162,12 +162,12 @@ async fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<St
 // A tenant that another batch made meanwhile is a conflict: then all of it is done again.
 const INSERT: &str = "INSERT INTO tenant SELECT * FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[],
     $5::bytea[], $6::text[], $7::int8[], $8::int8[], $9::bool[], $10::int8[], $11::text[], $12::text[], $13::text[],
-    $14::text[])";
+    $14::text[], $15::int8[])";
 const UPDATE: &str = "UPDATE tenant SET label = n.b, created_at = n.c, retired_at = n.d, credentials = n.e,
     status = n.f, status_since = n.g, due_at = n.h, waits = n.i, untold_since = n.j, version = n.k, region = n.l,
-    codes = n.m, search = n.n FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::bytea[], $6::text[],
-    $7::int8[], $8::int8[], $9::bool[], $10::int8[], $11::text[], $12::text[], $13::text[], $14::text[])
-    AS n (a, b, c, d, e, f, g, h, i, j, k, l, m, n) WHERE id = n.a";
+    codes = n.m, search = n.n, urgency = n.o FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::bytea[], $6::text[],
+    $7::int8[], $8::int8[], $9::bool[], $10::int8[], $11::text[], $12::text[], $13::text[], $14::text[],
+    $15::int8[]) AS n (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o) WHERE id = n.a";
 
 fn write_rows<'a>(rows: &'a [(&Row, Facts)], sql: &'static str) -> Option<Statement<'a>> {
     let statement = statement!(
@@ -185,7 +185,8 @@ fn write_rows<'a>(rows: &'a [(&Row, Facts)], sql: &'static str) -> Option<Statem
         of(rows, |(_, facts)| facts.version.as_str()),
         of(rows, |(_, facts)| facts.region.as_str()),
         of(rows, |(_, facts)| facts.codes.as_str()),
-        of(rows, |(_, facts)| facts.search.as_str())
+        of(rows, |(_, facts)| facts.search.as_str()),
+        of(rows, |(_, facts)| facts.urgency)
     );
     (!rows.is_empty()).then_some(statement)
 }

@@ -22,7 +22,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 const MIGRATE: Duration = Duration::from_secs(300);
 const CONNECTIONS: usize = 8;
 /// Schemas, each made from the one before. Never change one that was released: add the next.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
 /// First half of our advisory locks: `OCRG`.
 pub(super) const LOCKS: i32 = 0x4f43_5247;
 const MIGRATION_LOCK: i32 = 3;

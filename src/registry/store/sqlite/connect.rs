@@ -12,7 +12,7 @@ use super::super::{Unavailable, facts};
 use crate::files;
 
 /// Schemas, each made from the one before. Never change one that was released: add the next.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql"), include_str!("0003.sql")];
 /// Marks the file as ours: `OCRG`.
 pub(super) const APPLICATION_ID: i32 = 0x4f43_5247;
 /// A lock of another process is waited for so long, less than the deadline of a call.

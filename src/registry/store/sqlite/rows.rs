@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::super::batch::{self, Batch, MAX_ROUNDS, Owners};
 use super::super::facts::{self, Columns, Facts, Group, Wanted, int, int_u64, int_usize, ms};
-use super::super::{Blind, Counts, Filter, Key, RETIRED_DAYS, TIMELINE_DAYS, Unavailable, Webhook, Work};
+use super::super::{Blind, Counts, Filter, Order, RETIRED_DAYS, TIMELINE_DAYS, Unavailable, Work};
 use crate::clock::UnixMs;
 use crate::registry::tenant::{Digest, Entry, Row};
 
-type Done<T> = Result<T, Unavailable>;
+pub(super) type Done<T> = Result<T, Unavailable>;
 
 /// Most rows of each kind removed at once.
 pub(super) const PRUNED_AT_ONCE: i64 = 1000;
@@ -34,7 +34,7 @@ fn columns(row: &rusqlite::Row<'_>) -> rusqlite::Result<Columns> {
 }
 
 /// All rows of a statement.
-fn all<T>(
+pub(super) fn all<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -49,7 +49,7 @@ fn all<T>(
     Ok(found)
 }
 
-fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Done<usize> {
+pub(super) fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Done<usize> {
     Ok(connection.prepare_cached(sql)?.execute(params)?)
 }
 
@@ -136,12 +136,12 @@ fn write(transaction: &Transaction<'_>, batch: &Batch, stored: &HashMap<String, 
 fn write_row(transaction: &Transaction<'_>, row: &Row, facts: &Facts) -> Done<()> {
     execute(
         transaction,
-        "INSERT INTO tenant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+        "INSERT INTO tenant VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
          ON CONFLICT (id) DO UPDATE SET label = excluded.label, created_at = excluded.created_at,
             retired_at = excluded.retired_at, credentials = excluded.credentials, status = excluded.status,
             status_since = excluded.status_since, waits = excluded.waits,
             untold_since = excluded.untold_since, version = excluded.version, region = excluded.region,
-            codes = excluded.codes, search = excluded.search",
+            codes = excluded.codes, search = excluded.search, urgency = excluded.urgency",
         params![
             row.id,
             row.label,
@@ -156,6 +156,7 @@ fn write_row(transaction: &Transaction<'_>, row: &Row, facts: &Facts) -> Done<()
             facts.region,
             facts.codes,
             facts.search,
+            facts.urgency,
         ],
     )?;
     Ok(())
@@ -171,15 +172,27 @@ fn write_said(transaction: &Transaction<'_>, row: &Row, report: Option<&String>)
     Ok(())
 }
 
-pub(super) fn list(connection: &Connection, filter: Filter, after: Option<&str>, limit: usize) -> Done<Vec<Row>> {
-    let wanted = Wanted::from(filter);
+/// Reads the tenants in a row. By itself SQLite takes an index on part of them for the better way, even to read all.
+const BY_ID: &str = "WHERE id > ''";
+
+pub(super) fn list(connection: &Connection, filter: Filter, order: Order, limit: usize) -> Done<Vec<Row>> {
+    let wanted = Wanted::of(filter, order);
+    let (way, begin, sort) = match (wanted.by_urgency, wanted.chooses()) {
+        (false, _) => (BY_ID, "id > ?1 AND +urgency BETWEEN ?9 AND ?10", "id"),
+        (true, false) => {
+            ("INDEXED BY tenant_urgency WHERE true", "(urgency, id) > (?9, ?1) AND urgency <= ?10", "urgency, id")
+        }
+        // A filter may let few through: then to read all in a row and to sort is better than to look each up.
+        (true, true) => (BY_ID, "(+urgency, id) > (?9, ?1) AND +urgency <= ?10", "+urgency, id"),
+    };
     let sql = format!(
-        "{ROW} WHERE id > ?1 AND retired_at IS NULL AND (?2 IS NULL OR status = ?2) AND (NOT ?3 OR waits)
-            AND (?4 IS NULL OR instr(codes, ?4) > 0) AND (?5 IS NULL OR region = ?5) AND (?6 IS NULL OR version = ?6)
-            AND (?7 IS NULL OR instr(search, ?7) > 0) ORDER BY id LIMIT ?8"
+        "{ROW} WHERE id IN (SELECT id FROM tenant {way} AND {begin} AND retired_at IS NULL
+            AND (?2 IS NULL OR status = ?2) AND (NOT ?3 OR waits) AND (?4 IS NULL OR instr(codes, ?4) > 0)
+            AND (?5 IS NULL OR region = ?5) AND (?6 IS NULL OR version = ?6)
+            AND (?7 IS NULL OR instr(search, ?7) > 0) ORDER BY {sort} LIMIT ?8) ORDER BY {sort}"
     );
     let params = params![
-        after.unwrap_or_default(),
+        wanted.after,
         wanted.status,
         wanted.pairing,
         wanted.code,
@@ -187,15 +200,19 @@ pub(super) fn list(connection: &Connection, filter: Filter, after: Option<&str>,
         wanted.version,
         wanted.text,
         int_usize(limit),
+        wanted.first,
+        wanted.last,
     ];
     all(connection, &sql, params, |row| columns(row)?.row())
 }
 
 pub(super) fn counts(connection: &Connection) -> Done<Counts> {
     let mut counts = Counts::default();
-    let sql = "SELECT status, waits, version, region, codes, count(*) FROM tenant WHERE retired_at IS NULL
-        GROUP BY 1, 2, 3, 4, 5";
-    all(connection, sql, [], |row| {
+    let sql = format!(
+        "SELECT status, waits, version, region, codes, count(*) FROM tenant {BY_ID} AND retired_at IS NULL
+            GROUP BY 1, 2, 3, 4, 5"
+    );
+    all(connection, &sql, [], |row| {
         let text = |n| row.get_ref(n).map(|text| text.as_str().unwrap_or_default());
         Group { status: text(0)?, waits: row.get(1)?, version: text(2)?, region: text(3)?, codes: text(4)? }
             .count(&mut counts, row.get(5)?);
@@ -285,69 +302,4 @@ pub(super) fn prune(transaction: &Transaction<'_>, now: UnixMs) -> Done<u64> {
         }
     }
     Ok((lines + blind + ids.len()) as u64)
-}
-
-pub(super) fn keys(connection: &Connection) -> Done<Vec<Key>> {
-    all(connection, "SELECT id, digest, admin, created_at, expires_at FROM key ORDER BY id", [], |row| {
-        Ok(Key {
-            id: row.get(0)?,
-            digest: facts::digest(&row.get::<_, Vec<u8>>(1)?)?,
-            admin: row.get(2)?,
-            created_at: ms(row.get(3)?),
-            expires_at: row.get::<_, Option<i64>>(4)?.map(ms),
-        })
-    })
-}
-
-pub(super) fn put_key(transaction: &Transaction<'_>, key: &Key) -> Done<bool> {
-    let digest = key.digest.as_slice();
-    let params = params![key.id, digest, key.admin, int(key.created_at), key.expires_at.map(int)];
-    let sql = "INSERT INTO key VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING";
-    Ok(execute(transaction, sql, params)? == 1)
-}
-
-pub(super) fn drop_key(transaction: &Transaction<'_>, id: &str) -> Done<bool> {
-    Ok(execute(transaction, "DELETE FROM key WHERE id = ?1", [id])? == 1)
-}
-
-pub(super) fn webhooks(connection: &Connection) -> Done<Vec<Webhook>> {
-    let sql = "SELECT id, url, kinds, created_at, position, failures, next_at, last_error FROM webhook ORDER BY id";
-    all(connection, sql, [], |row| {
-        Ok(Webhook {
-            id: row.get(0)?,
-            url: row.get(1)?,
-            kinds: facts::kinds(&row.get::<_, String>(2)?),
-            created_at: ms(row.get(3)?),
-            cursor: row.get::<_, i64>(4)?.unsigned_abs(),
-            failures: row.get::<_, i64>(5)?.unsigned_abs(),
-            next_at: ms(row.get(6)?),
-            last_error: row.get(7)?,
-        })
-    })
-}
-
-pub(super) fn put_webhook(transaction: &Transaction<'_>, hook: &Webhook) -> Done<()> {
-    let sql = "INSERT INTO webhook SELECT ?1, ?2, ?3, ?4, coalesce(max(seq), 0), 0, 0, '' FROM entry WHERE true
-        ON CONFLICT (id) DO UPDATE SET url = excluded.url, kinds = excluded.kinds";
-    execute(transaction, sql, params![hook.id, hook.url, facts::kinds_text(&hook.kinds), int(hook.created_at)])?;
-    Ok(())
-}
-
-pub(super) fn delivered(transaction: &Transaction<'_>, hook: &Webhook) -> Done<()> {
-    // Never back: one that was added anew begins after what an earlier one of that name had yet to deliver.
-    let sql = "UPDATE webhook SET position = max(position, ?2), failures = ?3, next_at = ?4, last_error = ?5
-        WHERE id = ?1";
-    let params = params![
-        hook.id,
-        int_u64(hook.cursor),
-        int_u64(hook.failures),
-        int(hook.next_at),
-        facts::plain(&hook.last_error)
-    ];
-    execute(transaction, sql, params)?;
-    Ok(())
-}
-
-pub(super) fn drop_webhook(transaction: &Transaction<'_>, id: &str) -> Done<bool> {
-    Ok(execute(transaction, "DELETE FROM webhook WHERE id = ?1", [id])? == 1)
 }
