@@ -178,7 +178,7 @@ const BY_ID: &str = "WHERE id > ''";
 pub(super) fn list(connection: &Connection, filter: Filter, order: Order, limit: usize) -> Done<Vec<Row>> {
     let wanted = Wanted::of(filter, order);
     let (way, begin, sort) = match (wanted.by_urgency, wanted.chooses()) {
-        (false, _) => (BY_ID, "id > ?1 AND +urgency BETWEEN ?9 AND ?10", "id"),
+        (false, _) => ("WHERE id > ?1", "+urgency BETWEEN ?9 AND ?10", "id"),
         (true, false) => {
             ("INDEXED BY tenant_urgency WHERE true", "(urgency, id) > (?9, ?1) AND urgency <= ?10", "urgency, id")
         }
