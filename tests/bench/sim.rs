@@ -39,7 +39,7 @@ pub async fn run(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     let woken = began.elapsed();
-    let start = watched(&service, || swarm.all_told()).await?;
+    let start = watched(&service, &swarm).await?;
     for machine in swarm.machines.iter_mut().skip(1).step_by(4) {
         machine.sleep().await?;
     }
@@ -59,7 +59,7 @@ pub async fn run(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     }
     sleep(OUTAGE).await;
     let service = Service::start(place, Some(tls)).await?;
-    let back = watched(&service, || swarm.all_told()).await?;
+    let back = watched(&service, &swarm).await?;
     let summary = service.support().get("/v1/support/summary").await?.json();
     let blamed = summary["counts"]["status"]["unreachable"].as_u64().unwrap_or(0);
     ensure!(blamed == 0 && summary["blind"][0].is_object(), "blamed for our absence: {summary}");
@@ -94,16 +94,17 @@ struct Watched {
     peak: f64,
 }
 
-async fn watched(service: &Service, done: impl Fn() -> bool) -> anyhow::Result<Watched> {
+async fn watched(service: &Service, swarm: &Swarm) -> anyhow::Result<Watched> {
     let (began, mut peak, mut before) = (Instant::now(), 0f64, Counted::read(service).await?);
     loop {
         sleep(LOOK).await;
         let now = Counted::read(service).await?;
         peak = peak.max(now.since(&before).rate());
-        if done() {
+        let untold = swarm.untold();
+        if untold.is_empty() {
             return Ok(Watched { seconds: began.elapsed().as_secs_f64(), peak });
         }
-        ensure!(began.elapsed() < SETTLES, "not everything was told");
+        ensure!(began.elapsed() < SETTLES, "{} have not told all, one of them: {:?}", untold.len(), untold[0]);
         before = now;
     }
 }

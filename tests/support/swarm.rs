@@ -83,7 +83,13 @@ impl Swarm {
 
     /// Whether the registry took all that anybody has to say.
     pub fn all_told(&self) -> bool {
-        self.statuses().iter().all(|s| s.spooled == 0 && s.last_error.is_none() && s.last_ok_at.is_some())
+        self.untold().is_empty()
+    }
+
+    /// How it goes for those of whom the registry has not taken all.
+    pub fn untold(&self) -> Vec<Status> {
+        let told = |s: &Status| s.spooled == 0 && s.last_error.is_none() && s.last_ok_at.is_some();
+        self.statuses().into_iter().filter(|status| !told(status)).collect()
     }
 }
 

@@ -72,8 +72,10 @@ enum Round {
     Again,
     /// The same, after an answer that was not about this request.
     Odd,
-    /// The same, after an answer that was lost.
-    Lost,
+    /// The same, after a connection that broke; `sent`: only the answer was lost.
+    Broken {
+        sent: bool,
+    },
 }
 
 fn done(approval: Approval) -> Round {
@@ -125,13 +127,14 @@ impl Pairings {
         // the version that cannot remove a device again.
         let widens_silently = !session.offers(Method::DeviceRemove);
         let mut fresh = command.target == Target::OnlyPending || widens_silently || !self.synced(session.number);
-        let (mut odd, mut lost) = (0, false);
-        for _ in 0..ROUNDS {
+        let (mut anew, mut odd, mut lost) = (0, 0, false);
+        while anew < ROUNDS {
             match self.approve_once(command, caller, fresh, deadline).await? {
                 Round::Done(approval) => return Ok(*approval),
-                Round::Again => {}
-                Round::Odd => odd += 1,
-                Round::Lost => lost = true,
+                Round::Again => anew += 1,
+                Round::Odd => (anew, odd) = (anew + 1, odd + 1),
+                // Not the device's doing: the deadline ends it.
+                Round::Broken { sent } => lost |= sent,
             }
             if odd > ODD_ANSWERS {
                 return Err(Refused::GatewayError("it keeps answering about something else and lets nobody in".into()));
@@ -190,7 +193,7 @@ impl Pairings {
             }
             // It may have taken effect, or the answer cannot be believed: the lists tell.
             Err(CallError::Lost) => match self.look_what_happened(request, before, ask).await? {
-                Round::Again => Ok(Round::Lost),
+                Round::Again => Ok(Round::Broken { sent: true }),
                 judged => Ok(judged),
             },
             Ok(_) | Err(CallError::Malformed(_)) => match self.look_what_happened(request, before, ask).await? {
@@ -201,7 +204,7 @@ impl Pairings {
             Err(CallError::Down(_)) => {
                 self.update(|book| book.not_sent(request.kind, &request.request_id, UnixMs::now())).await;
                 self.gateway.session(ask.deadline).await?;
-                Ok(Round::Again)
+                Ok(Round::Broken { sent: false })
             }
             Err(error) => {
                 self.update(|book| book.not_sent(request.kind, &request.request_id, UnixMs::now())).await;

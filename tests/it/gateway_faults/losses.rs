@@ -89,6 +89,24 @@ async fn lost_answers_and_dropped_connections() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn calls_that_never_arrive_use_up_nothing_but_time() -> anyhow::Result<()> {
+    let rig = Rig::start(Version::V2026_9_6).await?;
+    let spec = DeviceSpec::browser();
+    rig.raise(&spec).await?;
+    rig.fake.drop_call_on_approve(Times::Next(12));
+    assert_eq!(serves(&rig, 30, &spec.device_id).await?, "approved");
+    assert_eq!(rig.fake.approvals(&spec.device_id).len(), 1, "approved once");
+    rig.fake.drop_call_on_approve(Times::Forever);
+    let other = DeviceSpec::browser();
+    rig.raise(&other).await?;
+    let began = Instant::now();
+    assert_eq!(serves(&rig, 3, &other.device_id).await?, "gateway_unreachable");
+    assert!(began.elapsed() >= Duration::from_secs(3), "given up after {:?}", began.elapsed());
+    rig.fake.clear_faults();
+    heals(&rig, HEALED).await
+}
+
+#[tokio::test]
 async fn a_device_that_replaces_its_request_under_our_hands() -> anyhow::Result<()> {
     let tries = [
         (Times::Next(0), "approved"),

@@ -134,6 +134,7 @@ pub struct Armed {
     pub dropped_events: Charge<()>,
     pub supersede: Charge<Vec<String>>,
     pub lose_reply: Charge<()>,
+    pub drop_call: Charge<()>,
     pub lie: Charge<Lie>,
     pub restart: Charge<RestartIn>,
 }
@@ -226,6 +227,11 @@ impl Fake {
     /// The approve happens, then the connection is gone without an answer.
     pub fn lose_reply_on_approve(&self, times: Times) {
         self.with(|core| core.armed.lose_reply.arm((), times));
+    }
+
+    /// The connection is gone instead of the approve.
+    pub fn drop_call_on_approve(&self, times: Times) {
+        self.with(|core| core.armed.drop_call.arm((), times));
     }
 
     pub fn restart_in_approve(&self, when: RestartIn) {

@@ -165,7 +165,7 @@ impl Core {
         if restart == Some(RestartIn::BeforeEffect) {
             return Effect::Restart;
         }
-        if fate == Fate::DropCall {
+        if fate == Fate::DropCall || self.armed.drop_call.take().is_some() {
             self.send(id, Out::Abort);
             return Effect::None;
         }
