@@ -87,7 +87,7 @@ impl Gateway {
 impl Launcher {
     pub(super) fn spawn_gateway(&mut self, avoid: Option<u64>, restore: bool) {
         self.end_repair();
-        self.output.take_last_lines();
+        self.output.forget_last_lines();
         self.gateway.starts += 1;
         self.gateway.oom_before = process::oom_kills();
         let mut arguments = vec!["launch".to_owned()];
@@ -159,8 +159,8 @@ impl Launcher {
         let Some(report) = self.gateway.report.take() else { return };
         let text = read_report(report);
         let mut seeded: Seeded = serde_json::from_str(&text).unwrap_or_default();
-        self.keep_applied(seeded.applied.take().as_ref());
         self.output.hide(std::mem::take(&mut seeded.hide));
+        self.keep_applied(seeded.applied.take().as_ref());
         if !seeded.dropped.is_empty() {
             tracing::info!(names = seeded.dropped.join(" "), "variables not passed to the gateway (launch.env_pass)");
         }

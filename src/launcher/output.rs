@@ -41,7 +41,8 @@ enum Item {
 #[derive(Clone, Debug)]
 pub struct Output {
     queue: SyncSender<Item>,
-    kept: Arc<Mutex<VecDeque<String>>>,
+    /// As they were printed: what is secret among them is known only after the gateway began, which may have spoken by then.
+    kept: Arc<Mutex<VecDeque<Vec<u8>>>>,
     dropped: Arc<AtomicU64>,
     hidden: Arc<Mutex<Vec<Secret>>>,
 }
@@ -99,18 +100,17 @@ impl Output {
     }
 
     fn keep(&self, line: &[u8]) {
-        let line = self.redact(&String::from_utf8_lossy(line));
-        if line.is_empty() {
+        if line.trim_ascii().is_empty() {
             return;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_LINES {
             kept.pop_front();
         }
-        kept.push_back(line);
+        kept.push_back(line.to_owned());
     }
 
-    /// From now on these are in no line that is kept.
+    /// From now on these are in no line that is shown.
     pub fn hide(&self, secrets: Vec<Secret>) {
         *self.hidden.lock().unwrap_or_else(PoisonError::into_inner) = secrets;
     }
@@ -122,14 +122,16 @@ impl Output {
         redact(&known.fold(line.to_owned(), |line, secret| line.replace(secret.expose(), "[redacted]")))
     }
 
-    /// The last lines of the gateway, oldest first; they are forgotten here.
-    pub fn take_last_lines(&self) -> Vec<String> {
-        std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    /// Forgets the gateway's last lines: what comes now is another one's.
+    pub fn forget_last_lines(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The last lines so far.
+    /// The gateway's last lines so far, oldest first, for people.
     pub fn last_lines(&self) -> Vec<String> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shown = kept.iter().map(|line| self.redact(&String::from_utf8_lossy(line)));
+        shown.filter(|line| !line.is_empty()).collect()
     }
 
     /// Waits until what was put so far is written, but not longer than `most`.
@@ -247,6 +249,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_to_be_secret_later_is_not_shown_either() {
+        let (queue, _nobody_reads) = sync_channel(QUEUE);
+        let output = Output { queue, kept: Arc::default(), dropped: Arc::default(), hidden: Arc::default() };
+        output.keep(b"the value of quartz lantern was refused\n");
+        output.hide(vec![Secret::new("quartz lantern".to_owned())]);
+        assert_eq!(output.last_lines(), ["the value of [redacted] was refused"]);
+    }
+
+    #[test]
     fn a_reader_that_does_not_read_costs_lines_not_time() {
         let (queue, _nobody_reads) = sync_channel(QUEUE);
         let output = Output { queue, kept: Arc::default(), dropped: Arc::default(), hidden: Arc::default() };
@@ -258,7 +269,7 @@ mod tests {
         let last = output.last_lines();
         assert_eq!(last.len(), KEPT_LINES);
         assert_eq!(last.last().unwrap(), &format!("line {}", QUEUE + 99));
-        assert_eq!(output.take_last_lines().len(), KEPT_LINES);
+        output.forget_last_lines();
         assert!(output.last_lines().is_empty());
     }
 }

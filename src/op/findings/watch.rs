@@ -161,7 +161,7 @@ impl Watch {
         }
         // Counted from the pulse, so that the next look comes with one.
         self.looked = Some((pulse::last(PULSE), session));
-        self.take_pulse();
+        self.look_for_slowness();
         self.read_config(snapshot).await;
         if session.is_some() {
             self.ask_gateway().await;
@@ -169,7 +169,7 @@ impl Watch {
     }
 
     /// Whether it is slow, from what the kernel counts and from how long the last call took.
-    fn take_pulse(&mut self) {
+    fn look_for_slowness(&mut self) {
         let mut why = Vec::new();
         if let Some(turns) = host::turns() {
             let waited = self.turns.and_then(|(_, before)| turns.waited_percent(before));

@@ -65,8 +65,8 @@ pub(super) async fn the_most_urgent_come_first(store: &dyn Store) {
             found.extend(page);
         }
         assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{filter:?}");
-        let between = store.list(filter.clone(), Order::Urgency(Some((255, String::new()))), 5).await.unwrap();
-        assert_eq!(between, [], "{filter:?}");
+        let beyond = store.list(filter.clone(), Order::Urgency(Some((255, String::new()))), 5).await.unwrap();
+        assert_eq!(beyond, [], "{filter:?}");
     }
 }
 

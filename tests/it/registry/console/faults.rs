@@ -60,7 +60,7 @@ async fn one_click_leads_from_the_fleet_to_the_cause() -> anyhow::Result<()> {
     service.wait("pixel", |view| view["status"] == "degraded" && named(view), READY).await?;
     let lines = "[...document.querySelectorAll('.fleet .row')].map(r => r.innerText.toLowerCase())";
     for (tenant, status, ..) in FAULTS {
-        // Of the machine that is gone nothing is known that it could have said.
+        // A machine that is gone has told of no problem.
         let word = if status == "unreachable" { status } else { "errors" };
         let shown = format!(
             "{lines}.some(text => text.startsWith('{tenant}') && text.includes('{status}') && text.includes('{word}')) \
