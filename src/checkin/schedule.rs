@@ -69,6 +69,8 @@ pub struct Schedule {
     /// The next one if nothing happens.
     regular: Option<Duration>,
     last: Option<Duration>,
+    /// The period that the last one promised.
+    promised: Duration,
     /// The share, 0 to 1, of the jitter of the present interval.
     jitter: f64,
     in_flight: bool,
@@ -89,6 +91,7 @@ impl Schedule {
             pause: None,
             regular: None,
             last: None,
+            promised: INTERVAL,
             jitter: 0.5,
             in_flight: false,
             failures: 0,
@@ -133,22 +136,27 @@ impl Schedule {
         Some(wanted.max(token).max(self.pause.unwrap_or_default()))
     }
 
-    /// A check-in leaves.
-    pub fn begin(&mut self, now: Duration) {
+    /// A check-in leaves. Returns what it is to promise: so many seconds pass at most before the next one, whatever
+    /// happens; `None` where silence means nothing.
+    pub fn begin(&mut self, now: Duration) -> Option<u64> {
         let earned = u32::try_from(now.saturating_sub(self.refilled).as_secs() / REFILL.as_secs()).unwrap_or(BURST);
         self.tokens = self.tokens.saturating_add(earned).min(BURST);
         self.refilled = if self.tokens == BURST { now } else { self.refilled + REFILL * earned };
         self.tokens = self.tokens.saturating_sub(1);
         (self.in_flight, self.news, self.pause) = (true, None, None);
         (self.last, self.regular) = (Some(now), None);
+        self.promised = self.period();
+        let most = self.promised * 5 / 4;
+        (self.mode == Mode::Interval).then(|| most.as_secs() + u64::from(most.subsec_nanos() > 0))
     }
 
-    /// It was taken; the registry asks for the next one in `next_s` seconds.
+    /// It was taken; the registry asks for the next one in `next_s` seconds. A longer pause than this message promised
+    /// begins with the next one: what was promised is what silence is measured by.
     pub fn sent(&mut self, next_s: u64, random: u64) {
         (self.in_flight, self.failures, self.refusals) = (false, 0, 0);
-        self.interval = Duration::from_secs(next_s.clamp(*NEXT_S.start(), *NEXT_S.end()));
         self.jitter = unit(random);
-        self.regular = (self.mode == Mode::Interval).then(|| self.after_last());
+        self.interval = Duration::from_secs(next_s.clamp(*NEXT_S.start(), *NEXT_S.end()));
+        self.regular = (self.mode == Mode::Interval).then(|| self.after_last().min(self.after(self.promised)));
     }
 
     /// It was not taken; the newest state follows after a pause.
@@ -174,12 +182,6 @@ impl Schedule {
         self.regular = self.pause;
     }
 
-    /// So many seconds pass at most before the next one, whatever happens; `None` where silence means nothing.
-    pub fn promise_s(&self) -> Option<u64> {
-        let most = self.period() * 5 / 4;
-        (self.mode == Mode::Interval).then(|| most.as_secs() + u64::from(most.subsec_nanos() > 0))
-    }
-
     fn period(&self) -> Duration {
         let last = self.last.unwrap_or_default();
         let attention = self.attention.is_some_and(|since| last < since + ATTENTION_MOST);
@@ -187,7 +189,10 @@ impl Schedule {
     }
 
     fn after_last(&self) -> Duration {
-        let period = self.period();
+        self.after(self.period())
+    }
+
+    fn after(&self, period: Duration) -> Duration {
         self.last.unwrap_or_default() + (period * 3 / 4) + (period / 2).mul_f64(self.jitter)
     }
 }

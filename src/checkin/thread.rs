@@ -68,8 +68,8 @@ impl Worker<'_> {
                 None => wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
             };
         }
-        self.schedule.begin(self.shared.now());
-        let mut message: CheckIn = self.shared.message(&mut inbox, None, self.schedule.promise_s());
+        let promise_s = self.schedule.begin(self.shared.now());
+        let mut message: CheckIn = self.shared.message(&mut inbox, None, promise_s);
         let bytes = report::encode(&mut message);
         Some(Sent {
             bytes,

@@ -46,11 +46,16 @@ enum Order {
 fn order(last: &Last, message: &CheckIn, at: UnixMs) -> Order {
     let Some(current) = last.lives.first() else { return Order::NewLife };
     let known = last.lives.iter().position(|life| life.boot_id == message.boot_id);
+    let long_ago = |then: UnixMs| then.plus_ms(LATE_MS) < at;
     match known {
         Some(n) if message.seq <= last.lives[n].seq => Order::Stale,
         Some(0) => Order::Newer,
-        Some(_) if last.booted_at.plus_ms(LATE_MS) < at => Order::Clone,
-        Some(_) => Order::Stale,
+        // Late, if its successor has only just begun. A process that began no earlier than the current one has no
+        // successor in it, and one of two known machines is not late.
+        Some(n) if last.lives[n].epoch < current.epoch && !long_ago(last.booted_at) && !status::conflict(last, at) => {
+            Order::Stale
+        }
+        Some(_) => Order::Clone,
         None if message.epoch > current.epoch => Order::NewLife,
         None if message.epoch == current.epoch => Order::Clone,
         None => Order::Restored,
@@ -162,7 +167,7 @@ fn tell(history: &mut History, before: Option<&Last>, next: &Row, arrival: &Arri
             let text = format!("the volume went back to start {}: restored from a copy", message.epoch);
             history.add(EntryKind::Restored, text, json!({ "epoch": message.epoch }));
         }
-        Order::Clone if before.is_none_or(|b| b.conflict_at.is_none_or(|c| c.plus_ms(LATE_MS) < arrival.at)) => {
+        Order::Clone if before.is_none_or(|before| !status::conflict(before, arrival.at)) => {
             let other = before.and_then(|b| b.lives.first()).map_or("", |life| life.boot_id.as_str());
             let text = "two machines report as this tenant: a copy of its volume runs".to_owned();
             history.add(EntryKind::Conflict, text, json!({ "boot_ids": [message.boot_id, other] }));

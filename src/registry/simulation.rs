@@ -19,6 +19,9 @@ const EPOCH: UnixMs = UnixMs(1_800_000_000_000);
 const GONE: Duration = Duration::from_secs(1800);
 const BACK: Duration = Duration::from_secs(1800 + 72 * 3600);
 const END: Duration = Duration::from_secs(1800 + 74 * 3600);
+/// Support asks to hear less often, and later more often than in the beginning.
+const RARER: Duration = Duration::from_secs(1800 + 73 * 3600);
+const OFTENER: Duration = Duration::from_secs(1800 + 73 * 3600 + 2400);
 /// The registry's last sign of life: it gives one every five seconds.
 const LAST_ALIVE: Duration = Duration::from_secs(1797);
 
@@ -41,6 +44,15 @@ impl Random {
 
 fn wall(at: Duration) -> UnixMs {
     EPOCH.plus_ms(u64::try_from(at.as_millis()).unwrap())
+}
+
+/// What the registry asks for, in seconds.
+fn interval_s(at: Duration) -> u64 {
+    match at {
+        at if at < RARER => 300,
+        at if at < OFTENER => 1200,
+        _ => 240,
+    }
 }
 
 /// What the registry knows of its own absence.
@@ -120,14 +132,14 @@ impl Machine {
     }
 
     fn check_in(&mut self, now: Duration) {
-        self.schedule.begin(now);
+        let promise_s = self.schedule.begin(now);
         self.seq += 1;
         if (GONE..BACK).contains(&now) {
             let random = self.random.next();
             return self.schedule.failed(now, Failed::Network, random);
         }
         self.sweep(now);
-        let message = self.message();
+        let message = self.message(promise_s);
         let (last, dropped) = (message.events.last().map_or(0, |event| event.seq), message.dropped);
         let arrival = Arrival { message, credential: [7; 32], ticket: false, at: wall(now) };
         let change = check_in(Some(&self.row), &arrival, &blind(now));
@@ -137,7 +149,7 @@ impl Machine {
         self.row = change.row.unwrap();
         self.heard.push(now);
         let random = self.random.next();
-        self.schedule.sent(300, random);
+        self.schedule.sent(interval_s(now), random);
         self.spool.told(dropped);
         self.given_up += dropped;
         if self.spool.acknowledged(last) && !self.spool.is_empty() {
@@ -145,7 +157,7 @@ impl Machine {
         }
     }
 
-    fn message(&self) -> CheckIn {
+    fn message(&self, next_s: Option<u64>) -> CheckIn {
         let waits = Pending { request_id: "one".to_owned(), ..Pending::default() };
         let pending = if self.attention { vec![waits] } else { Vec::new() };
         let pairing = Pairing { pending_count: pending.len() as u64, pending, ..Pairing::default() };
@@ -156,7 +168,7 @@ impl Machine {
             seq: self.seq,
             reason: Vec::new(),
             bye: None,
-            next_s: self.schedule.promise_s(),
+            next_s,
             state: Report { phase: "ready".to_owned(), pairing, ..Report::default() },
             audit: self.spool.head().cloned(),
             events: self.spool.oldest(),

@@ -222,7 +222,7 @@ fn evidence(last: &Last, now: UnixMs, deadline: Option<UnixMs>, blind: &[Blind])
     if let Some(window) = blind.iter().rev().find(|w| w.to >= last.received_at) {
         lines.push(format!("the registry was blind from {} to {}", window.from.rfc3339(), window.to.rfc3339()));
     }
-    if let Some(at) = last.conflict_at.filter(|at| at.seconds_until(now) * 1000 < CONFLICT_MS) {
+    if let Some(at) = last.conflict_at.filter(|_| conflict(last, now)) {
         lines.push(format!("two machines report as this tenant, seen at {}", at.rfc3339()));
     }
     lines
@@ -236,22 +236,28 @@ fn confidence(row: &Row, last: &Last, now: UnixMs, overdue: bool, status: Status
     match () {
         () if overdue && last.conflict_at.is_none() => Confidence::High,
         () if last.next_s.is_none() && last.received_at.seconds_until(now) > 3600 => Confidence::Low,
-        () if late || last.conflict_at.is_some_and(|at| at.seconds_until(now) * 1000 < CONFLICT_MS) => {
-            Confidence::Medium
-        }
+        () if late || conflict(last, now) => Confidence::Medium,
         () => Confidence::High,
     }
 }
 
+/// Whether two machines reported as this tenant lately.
+pub fn conflict(last: &Last, now: UnixMs) -> bool {
+    lately(last.conflict_at, now, CONFLICT_MS)
+}
+
+fn lately(at: Option<UnixMs>, now: UnixMs, ms: u64) -> bool {
+    at.is_some_and(|at| at.seconds_until(now) * 1000 < ms)
+}
+
 fn facets(last: &Last, now: UnixMs) -> Vec<Facet> {
-    let lately = |at: Option<UnixMs>, ms: u64| at.is_some_and(|at| at.seconds_until(now) * 1000 < ms);
     let all = [
         (Facet::PairingPending, last.pending_count > 0 && last.bye.is_none()),
         (Facet::Errors, !last.errors.is_empty()),
         (Facet::Warnings, !last.warnings.is_empty()),
         (Facet::ProvisioningFailed, !last.desired_error.is_empty()),
-        (Facet::Conflict, lately(last.conflict_at, CONFLICT_MS)),
-        (Facet::Restored, lately(last.restored_at, RESTORED_MS)),
+        (Facet::Conflict, conflict(last, now)),
+        (Facet::Restored, lately(last.restored_at, now, RESTORED_MS)),
     ];
     all.into_iter().filter_map(|(facet, holds)| holds.then_some(facet)).collect()
 }

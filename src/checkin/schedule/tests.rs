@@ -74,8 +74,10 @@ fn the_registry_sets_the_pace_within_bounds() {
         schedule.changed(S(0));
         schedule.begin(S(1));
         schedule.sent(asked, MIDDLE);
-        assert_eq!(schedule.due(), Some(S(1 + period)), "{asked}");
-        assert_eq!(schedule.promise_s(), Some((period * 5).div_ceil(4)), "{asked}");
+        assert_eq!(schedule.due(), Some(S(1 + period.min(300))), "{asked}: not after what was promised before");
+        assert_eq!(schedule.begin(S(301)), Some((period * 5).div_ceil(4)), "{asked}");
+        schedule.sent(asked, MIDDLE);
+        assert_eq!(schedule.due(), Some(S(301 + period)), "{asked}");
     }
 }
 
@@ -89,9 +91,8 @@ fn attention_that_nobody_gives_does_not_keep_a_machine_awake() {
         let now = schedule.due().unwrap();
         gaps.push(now.saturating_sub(before));
         before = now;
-        schedule.begin(now);
         schedule.attention(true);
-        let promised = S(schedule.promise_s().unwrap());
+        let promised = S(schedule.begin(now).unwrap());
         schedule.sent(300, u64::MAX);
         assert!(schedule.due().unwrap() <= now + promised, "kept at {now:?}");
     }
@@ -109,11 +110,12 @@ fn attention_that_nobody_gives_does_not_keep_a_machine_awake() {
 fn attention_brings_the_next_one_forward_and_ends_by_itself() {
     let mut schedule = Schedule::new(Mode::Interval, S(0));
     schedule.changed(S(0));
-    sent(&mut schedule, S(10));
-    assert_eq!(schedule.promise_s(), Some(375));
+    assert_eq!(schedule.begin(S(10)), Some(375));
+    schedule.sent(300, MIDDLE);
     schedule.attention(true);
-    assert_eq!((schedule.due(), schedule.promise_s()), (Some(S(70)), Some(75)));
-    sent(&mut schedule, S(70));
+    assert_eq!(schedule.due(), Some(S(70)));
+    assert_eq!(schedule.begin(S(70)), Some(75));
+    schedule.sent(300, MIDDLE);
     assert_eq!(schedule.due(), Some(S(130)));
     schedule.attention(false);
     sent(&mut schedule, S(130));
@@ -125,8 +127,9 @@ fn quiet_says_nothing_when_nothing_happens_but_does_not_give_up() {
     let mut schedule = Schedule::new(Mode::Quiet, S(0));
     schedule.changed(S(0));
     schedule.attention(true);
-    sent(&mut schedule, S(1));
-    assert_eq!((schedule.due(), schedule.promise_s()), (None, None));
+    assert_eq!(schedule.begin(S(1)), None);
+    schedule.sent(300, MIDDLE);
+    assert_eq!(schedule.due(), None);
     schedule.attention(false);
     schedule.attention(true);
     assert_eq!(schedule.due(), None);
@@ -236,12 +239,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     /// Whatever happens: never two at once, never more than the bucket holds, and in interval mode always a next one
-    /// within the longest pause there is.
+    /// within the longest pause there is, and within what the last one promised if that was taken.
     #[test]
     fn rules_hold_whatever_happens(steps in steps(), random in any::<u64>(), quiet in any::<bool>()) {
         let mode = if quiet { Mode::Quiet } else { Mode::Interval };
         let (mut schedule, mut random) = (Schedule::new(mode, S(0)), Random(random));
         let (mut now, mut flying, mut left, mut resumes) = (S(0), false, Vec::new(), 0usize);
+        let (mut promised, mut kept) = (None, None);
         schedule.changed(now);
         for step in steps {
             match step {
@@ -249,7 +253,10 @@ proptest! {
                 Step::Changed => schedule.changed(now),
                 Step::Attention(on) => schedule.attention(on),
                 Step::Resumed => { schedule.resumed(now); resumes += 1; }
-                Step::Sent(next_s) if flying => { schedule.sent(next_s, random.next()); flying = false; }
+                Step::Sent(next_s) if flying => {
+                    schedule.sent(next_s, random.next());
+                    (flying, kept) = (false, promised);
+                }
                 Step::Failed if flying => { schedule.failed(now, Failed::Network, random.next()); flying = false; }
                 Step::Refused if flying => { schedule.failed(now, Failed::Unauthorised, random.next()); flying = false; }
                 Step::LeftAlone(s) if flying => {
@@ -261,8 +268,9 @@ proptest! {
             prop_assert_eq!(schedule.due().is_none() && !quiet, flying && !quiet);
             if let Some(due) = schedule.due() {
                 prop_assert!(due <= now + S(4510), "{:?} at {:?}", due, now);
+                prop_assert!(kept.is_none_or(|kept| due <= kept), "{:?} was promised by {:?}", due, kept);
                 if due <= now {
-                    schedule.begin(now);
+                    (promised, kept) = (schedule.begin(now).map(|s| now + S(s)), None);
                     left.push(now);
                     flying = true;
                     prop_assert!(schedule.due().is_none());

@@ -23,7 +23,11 @@ fn message(epoch: u64, boot_id: &str, seq: u64) -> CheckIn {
 }
 
 fn arrival(message: CheckIn, seconds: u64) -> Arrival {
-    Arrival { message, credential: OURS, ticket: false, at: AT.plus_ms(seconds * 1000) }
+    Arrival { message, credential: OURS, ticket: false, at: arrival_at(seconds) }
+}
+
+fn arrival_at(seconds: u64) -> UnixMs {
+    AT.plus_ms(seconds * 1000)
 }
 
 fn new_row() -> Row {
@@ -81,6 +85,16 @@ fn the_old_life_that_goes_on_is_a_second_machine() {
         row = check_in(Some(&row), &arrival(message, seconds), &[]).row.unwrap_or(row);
     }
     assert!(row.last.unwrap().conflict_at.is_some());
+}
+
+#[test]
+fn a_copy_of_an_older_volume_does_not_hide_the_machine_that_lives() {
+    let (row, lines) = taken(vec![message(9, "a", 1), message(5, "old", 1), message(9, "a", 2), message(5, "old", 2)]);
+    assert!(lines[1].contains(&EntryKind::Restored), "it could be one");
+    assert!(lines[2].contains(&EntryKind::Conflict), "the other one goes on");
+    let last = row.last.unwrap();
+    assert_eq!((last.lives[0].boot_id.as_str(), last.lives[0].seq), ("old", 2), "neither is left out");
+    assert!(!lines[3].contains(&EntryKind::Conflict), "told once");
 }
 
 #[test]
@@ -192,6 +206,35 @@ proptest! {
         let newest = order.iter().rposition(|n| *n == 11).unwrap();
         if last.restored_at.is_none() && newest > 0 {
             prop_assert_eq!(last.lives[0].epoch, 3);
+        }
+    }
+
+    /// Two machines on copies of one volume: from a minute on, and as long as both speak, each message is kept and both
+    /// are known.
+    #[test]
+    fn two_machines_are_always_told_apart(
+        epochs in (1..5_u64, 1..5_u64),
+        speakers in proptest::collection::vec((any::<bool>(), 1..400_u64), 2..30),
+    ) {
+        let (mut row, mut seqs, mut now) = (new_row(), [0_u64; 2], 0);
+        let (mut both, mut kept) = (None, None);
+        for (second, gap) in speakers {
+            now += gap;
+            let which = usize::from(second);
+            seqs[which] += 1;
+            let message = message([epochs.0, epochs.1][which], ["a", "b"][which], seqs[which]);
+            let known = row.last.as_ref().is_some_and(|last| last.conflict_at.is_some());
+            let change = check_in(Some(&row), &arrival(message, now), &[]);
+            let late = !known && both.is_none_or(|both| now <= both + 60);
+            prop_assert!(late || change.outcome == Outcome::Done, "left out: {:?}", row.last);
+            if change.outcome == Outcome::Done {
+                row = change.row.unwrap();
+                let went_back = kept.replace(which).is_some_and(|before| before != which) && seqs[which] > 1;
+                prop_assert!(!went_back || status::conflict(row.last.as_ref().unwrap(), arrival_at(now)), "{:?}", row);
+            }
+            if both.is_none() && seqs.iter().all(|seq| *seq > 0) {
+                both = Some(now);
+            }
         }
     }
 
