@@ -5,6 +5,7 @@
 
 mod backup;
 mod connect;
+mod files;
 mod rows;
 mod settings;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 
-use self::connect::FileId;
+use self::files::Files;
 use self::rows::Amended;
 use self::writer::{DEADLINE, Writing};
 use super::facts::{Facts, plain};
@@ -46,7 +47,9 @@ pub struct Sqlite {
 #[derive(Debug)]
 struct Reading {
     path: PathBuf,
-    idle: Mutex<Vec<(Connection, FileId)>>,
+    idle: Mutex<Vec<(Connection, Files)>>,
+    /// Those that are written to.
+    written: Arc<Mutex<Option<Files>>>,
     slots: Arc<Semaphore>,
 }
 
@@ -58,8 +61,12 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Self, String> {
         let lock = connect::claim(path)?;
         let writing = Writing::start(path.to_owned(), lock).map_err(|e| format!("{}: {e}", path.display()))?;
-        let reading =
-            Reading { path: path.to_owned(), idle: Mutex::default(), slots: Arc::new(Semaphore::new(READERS)) };
+        let reading = Reading {
+            path: path.to_owned(),
+            idle: Mutex::default(),
+            written: writing.files.clone(),
+            slots: Arc::new(Semaphore::new(READERS)),
+        };
         Ok(Self { writing, reading: Arc::new(reading), changes: broadcast::Sender::new(CHANGES_KEPT) })
     }
 
@@ -70,6 +77,10 @@ impl Sqlite {
         let reading = self.reading.clone();
         let late = || Unavailable(format!("the registry's database did not answer in {} s", DEADLINE.as_secs()));
         let asked = async move {
+            if reading.behind() {
+                // The writer saves what a removed log holds, so that it can be read.
+                self.write(|_| Ok(())).await?;
+            }
             let slot = reading.slots.clone().acquire_owned().await.map_err(|_| late())?;
             let read = move || {
                 let _slot = slot;
@@ -89,15 +100,21 @@ impl Sqlite {
 }
 
 impl Reading {
+    /// Whether the files at the path are others than those that are written to.
+    fn behind(&self) -> bool {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.is_some_and(|written| Files::of(&self.path).is_ok_and(|now| !now.same(&written)))
+    }
+
     fn run<T>(&self, act: impl FnOnce(&Connection) -> Result<T, Unavailable>) -> Result<T, Unavailable> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = FileId::of(&self.path);
+        let now = Files::of(&self.path);
         // All of them, at once: another file's log must not meet this one's.
-        idle().retain(|(_, id)| now.as_ref() == Ok(id));
+        idle().retain(|(_, files)| now.as_ref().is_ok_and(|now| now.same(files)));
         let kept = idle().pop();
-        let (connection, id) = kept.map_or_else(|| connect::connect(&self.path), Ok)?;
+        let (connection, files) = kept.map_or_else(|| connect::connect(&self.path), Ok)?;
         let found = act(&connection)?;
-        idle().push((connection, id));
+        idle().push((connection, files));
         Ok(found)
     }
 }

@@ -1,6 +1,7 @@
 //! The file: its place, its lock, its schema, and what its errors mean.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::super::{Unavailable, facts};
+use super::files::{self as named, Files};
 use crate::files;
 
 /// Schemas, each made from the one before. Never change one that was released: add the next.
@@ -18,22 +20,13 @@ pub(super) const APPLICATION_ID: i32 = 0x4f43_5247;
 /// A lock of another process is waited for so long, less than the deadline of a call.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// Which file a connection has open: another one may since lie at its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId(u64, u64);
-
-impl FileId {
-    pub(super) fn of(path: &Path) -> Result<Self, Unavailable> {
-        let gone = |e| {
-            Unavailable(format!(
-                "the registry's database file is gone ({e}); put it back, or restart to begin with an empty one"
-            ))
-        };
-        std::fs::metadata(path).map(|found| Self(found.dev(), found.ino())).map_err(gone)
-    }
-}
+/// What the lock's file says once there was a database with something in it.
+const USED: &[u8] = b"a registry has used this database\n";
 
 /// Takes the database for this process, and makes an empty file where there is none.
+///
+/// # Errors
+/// Another process has it, its directory is open to others, or it was emptied; in plain words.
 pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -50,23 +43,46 @@ pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
     let file = files::open_append(&beside(path, "lock")).map_err(|e| e.to_string())?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| format!("{}: another process has it open", path.display()))?;
+    let used = lock.metadata().is_ok_and(|lock| lock.len() > 0);
+    match Files::of(path) {
+        Ok(found) if used && found.is_empty() => return Err(format!("{}: {}", path.display(), named::emptied())),
+        Err(_) if used => tracing::warn!(
+            path = %path.display(),
+            "the database is gone, so the registry begins with an empty one: tenants come back with their next \
+             check-ins, keys and webhooks do not"
+        ),
+        _ => {}
+    }
     let file = files::open_append(path).map_err(|e| e.to_string())?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(|e| e.to_string())?;
     files::sync_parent(path).map_err(|e| e.to_string())?;
     Ok(lock)
 }
 
+/// Remembers that the database is not a new one any more.
+pub(super) fn used(lock: &mut Flock<File>) -> std::io::Result<()> {
+    if lock.metadata()?.len() > 0 {
+        return Ok(());
+    }
+    lock.write_all(USED)?;
+    lock.sync_all()
+}
+
 /// The name of a file that belongs to the database.
 pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(what);
-    PathBuf::from(name)
+    named::with(path, &format!(".{what}"))
 }
 
 /// Opens an existing file.
-pub(super) fn connect(path: &Path) -> Result<(Connection, FileId), Unavailable> {
-    let id = FileId::of(path)?;
+pub(super) fn connect(path: &Path) -> Result<(Connection, Files), Unavailable> {
+    let before = Files::of(path)?;
+    before.not_emptied(path)?;
+    let connection = open(path)?;
+    Ok((connection, Files::of(path)?.opened(&before)))
+}
+
+/// Opens an existing file; its log is there then.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(std::fs::canonicalize(path).unwrap_or_else(|_| path.into()), flags)?;
     connection.busy_timeout(BUSY)?;
@@ -76,8 +92,24 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, FileId), Unavailable> 
          PRAGMA trusted_schema = OFF; PRAGMA cache_size = -16384; PRAGMA journal_size_limit = 67108864;
          PRAGMA wal_autocheckpoint = 8192;",
     )?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok((connection, id))
+    Ok(connection)
+}
+
+/// Brings what the log still holds into the database that this connection has open, wherever its files are by now.
+pub(super) fn save(connection: &Connection) -> Result<(), Unavailable> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy == 0 { Ok(()) } else { Err(Unavailable("the registry's database is locked by another process".to_owned())) }
+}
+
+/// Reads all of a database.
+///
+/// # Errors
+/// What is wrong in it.
+pub(super) fn check(connection: &Connection) -> rusqlite::Result<Result<(), String>> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    Ok(if found == "ok" { Ok(()) } else { Err(found) })
 }
 
 /// Brings the schema to the newest, one step and one transaction at a time.

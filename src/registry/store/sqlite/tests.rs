@@ -211,6 +211,92 @@ async fn a_file_that_is_gone_is_missed_and_taken_again() {
     assert!(!aside.exists());
 }
 
+/// The files as a process that is killed now would leave them.
+async fn as_if_killed(path: &Path, tenant: &str) -> Option<Row> {
+    let dir = tempfile::tempdir().unwrap();
+    for suffix in ["", "-wal"] {
+        let _ = std::fs::copy(files::with(path, suffix), files::with(&dir.path().join("copy.db"), suffix));
+    }
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    found(&Sqlite::open(&dir.path().join("copy.db")).unwrap(), tenant).await
+}
+
+#[tokio::test]
+async fn a_log_that_is_removed_costs_nothing_that_was_acknowledged() {
+    for removed in [["-wal"].as_slice(), &["-shm"], &["-wal", "-shm"]] {
+        let (_dir, path) = database();
+        let store = Sqlite::open(&path).unwrap();
+        put_all(&store, &[row("a")]).await;
+        assert_eq!(found(&store, "a").await, Some(row("a")));
+        for suffix in removed {
+            std::fs::remove_file(files::with(&path, suffix)).unwrap();
+        }
+        assert_eq!(found(&store, "a").await, Some(row("a")), "without {removed:?}");
+        put_all(&store, &[row("b")]).await;
+        assert_eq!(found(&store, "b").await, Some(row("b")), "without {removed:?}");
+        for tenant in ["a", "b"] {
+            assert_eq!(as_if_killed(&path, tenant).await, Some(row(tenant)), "without {removed:?}");
+        }
+        assert_eq!(store.counts().await.unwrap().status["ready"], 2);
+    }
+}
+
+/// A database that has more in its file than in its log.
+async fn settled(path: &Path) -> Sqlite {
+    let store = Sqlite::open(path).unwrap();
+    let rows: Vec<_> = (0..200).map(|n| row(&format!("t{n}"))).collect();
+    put_all(&store, &rows).await;
+    drop(store);
+    Sqlite::open(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_is_emptied_in_place_is_not_taken_for_a_new_one() {
+    let (_dir, path) = database();
+    let young = Sqlite::open(&path).unwrap();
+    put_all(&young, &[row("a")]).await;
+    let empty = || std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    empty();
+    put_all(&young, &[row("b")]).await;
+    assert_eq!(as_if_killed(&path, "a").await, Some(row("a")), "the log had it all");
+    drop(young);
+
+    let store = settled(&path).await;
+    assert_eq!(found(&store, "t7").await, Some(row("t7")));
+    empty();
+    for _ in 0..2 {
+        let why = refused(store.amend(vec![lengthen("t7")])).await;
+        assert!(why.contains("was emptied; restore a backup"), "{why}");
+    }
+    drop(store);
+    let why = Sqlite::open(&path).unwrap_err();
+    assert!(why.contains("was emptied; restore a backup"), "{why}");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(found(&Sqlite::open(&path).unwrap(), "t7").await, None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_overwritten_in_place_is_missed_until_it_is_mended() {
+    use std::os::unix::fs::FileExt;
+    let (_dir, path) = database();
+    let store = settled(&path).await;
+    let whole = std::fs::read(&path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for from in [0, 4096] {
+        file.write_all_at(&vec![0x55; whole.len() - from], from as u64).unwrap();
+        for _ in 0..2 {
+            let why = refused(store.amend(vec![lengthen("t7")])).await;
+            assert!(why.contains("is damaged; restore a backup"), "{why}");
+        }
+        file.write_all_at(&whole, 0).unwrap();
+        store.amend(vec![lengthen("t7")]).await.unwrap();
+        assert_eq!(store.counts().await.unwrap().status["ready"], 200);
+        drop(found(&store, "t7").await.unwrap());
+        // What was written meanwhile is in the file, and not in `whole`.
+        file.write_all_at(&whole, 0).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_said_to_be() {
     let (_dir, path) = database();
@@ -223,6 +309,21 @@ async fn a_damaged_file_is_said_to_be() {
     crate::files::replace(&path, &bytes, 0o600).unwrap();
     let why = Sqlite::open(&path).unwrap_err();
     assert!(why.contains("is damaged; restore a backup"), "{why}");
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_not_backed_up() {
+    let (_dir, path) = database();
+    drop(settled(&path).await);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Its first pages are whole, so that it looks like one of ours.
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0x55);
+    crate::files::replace(&path, &bytes, 0o600).unwrap();
+    let copy = path.with_file_name("copy.db");
+    let why = backup(&path, &copy).unwrap_err();
+    assert!(why.contains("is damaged, so no backup is written"), "{why}");
+    assert!(!copy.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,13 +353,20 @@ async fn backups_are_made_while_it_runs_and_put_back_while_it_does_not() {
     drop(store);
     let replaced = Sqlite::open(&path.with_file_name("registry.db.replaced")).unwrap();
     assert_eq!(found(&replaced, "later").await, Some(row("later")), "what was replaced is still there");
+    let why = restore(&copy, &path).unwrap_err();
+    assert!(why.contains("registry.db.replaced: is what an earlier backup replaced; move it away first"), "{why}");
+    drop(replaced);
+    std::fs::remove_file(path.with_file_name("registry.db.replaced")).unwrap();
+    let why = restore(&path.with_file_name("none.db"), &path).unwrap_err();
+    assert!(why.contains("none.db: cannot be restored: there is no such file; nothing was changed"), "{why}");
     // A damaged backup replaces nothing.
     let mut bytes = std::fs::read(&copy).unwrap();
     bytes[4096..].fill(0x55);
     let bad = path.with_file_name("bad.db");
     crate::files::replace(&bad, &bytes, 0o600).unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert!(restore(&bad, &path).unwrap_err().contains("damaged"));
+    let why = restore(&bad, &path).unwrap_err();
+    assert!(why.contains("cannot be restored: ") && !why.contains("restore a backup"), "{why}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     restore(&copy, &path.with_file_name("fresh.db")).unwrap();
     assert!(Sqlite::open(&path.with_file_name("fresh.db")).is_ok());

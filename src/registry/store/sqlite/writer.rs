@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::super::{Counts, Unavailable};
-use super::connect::{self, FileId};
+use super::connect;
+use super::files::{self, Files};
 use super::rows;
 
 /// A call that has not begun to commit by then is given up.
@@ -33,14 +34,21 @@ pub(super) struct Writing {
     thread: Option<JoinHandle<()>>,
     /// How many tenants are how, after the last commit; none while there is no connection.
     pub(super) counts: Arc<Mutex<Option<Counts>>>,
+    /// The files that are written to; none while there is no connection.
+    pub(super) files: Arc<Mutex<Option<Files>>>,
 }
 
 /// What the thread has.
 pub(super) struct Writer {
     path: PathBuf,
-    open: Option<(Connection, FileId)>,
+    open: Option<(Connection, Files)>,
+    /// Somebody else wrote into the file: it is read as a whole before it is used again.
+    touched: bool,
+    /// What was found then, and in which files.
+    damage: Option<(Files, Unavailable)>,
     counts: Arc<Mutex<Option<Counts>>>,
-    _lock: Flock<File>,
+    files: Arc<Mutex<Option<Files>>>,
+    lock: Flock<File>,
 }
 
 /// A caller that gives up, and a writer that begins to commit: one of them is first.
@@ -72,8 +80,9 @@ impl Drop for Caller {
 impl Writing {
     /// Opens the database, which must exist, and starts the thread.
     pub(super) fn start(path: PathBuf, lock: Flock<File>) -> Result<Self, Unavailable> {
-        let counts = Arc::new(Mutex::new(None));
-        let mut writer = Writer { path, open: None, counts: counts.clone(), _lock: lock };
+        let (counts, files) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+        let (shown, written) = (counts.clone(), files.clone());
+        let mut writer = Writer { path, open: None, touched: false, damage: None, counts, files, lock };
         writer.connection()?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name("registry-writer".to_owned()).spawn(move || {
@@ -82,7 +91,7 @@ impl Writing {
             }
         });
         let thread = thread.map_err(|e| Unavailable(format!("no thread for the registry's database: {e}")))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), counts })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), counts: shown, files: written })
     }
 
     /// Runs `act` in a transaction, and after its commit `then`, both on the thread.
@@ -141,6 +150,7 @@ impl Writer {
         } else {
             // Whatever it was: the next call begins with a new connection.
             (self.open, *counts) = (None, None);
+            self.show(None);
         }
         done
     }
@@ -156,21 +166,95 @@ impl Writer {
             return Err(Unavailable("nobody waits for it any more".to_owned()));
         }
         transaction.commit()?;
+        self.keep()?;
         Ok(value)
     }
 
-    /// The connection, to the file that is at the path now.
+    /// What was just committed is in files that are still there.
+    fn keep(&mut self) -> Result<(), Unavailable> {
+        let now = Files::of(&self.path)?;
+        if let Some((_, files)) = &mut self.open
+            && now.same(files)
+            && !now.shorter_than(files)
+        {
+            // A commit may bring the log into the database.
+            *files = now;
+            return Ok(());
+        }
+        self.connection().map(|_| ())
+    }
+
+    /// The connection, to the files that are at the path now.
     fn connection(&mut self) -> Result<&mut Connection, Unavailable> {
-        let now = FileId::of(&self.path);
-        // Closed before another file can come to be there: the old one's log must not meet it.
-        self.open.take_if(|(_, id)| now.as_ref() != Ok(id));
+        let now = Files::of(&self.path);
+        if let Some((connection, files)) = self.open.take_if(|(_, files)| now.as_ref() != Ok(files)) {
+            self.leave(connection, files, now.ok())?;
+        }
         if self.open.is_none() {
-            let (mut connection, id) = connect::connect(&self.path)?;
-            connect::migrate(&mut connection, connect::MIGRATIONS)?;
-            let counts = rows::counts(&connection)?;
-            *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
-            self.open = Some((connection, id));
+            self.open()?;
         }
         self.open.as_mut().map(|(connection, _)| connection).ok_or_else(|| Unavailable("no connection".to_owned()))
+    }
+
+    /// Leaves files that are not those at the path any more, or that others wrote to. What the log still holds goes into
+    /// the database it belongs to, before another connection looks at either.
+    fn leave(&mut self, connection: Connection, files: Files, now: Option<Files>) -> Result<(), Unavailable> {
+        self.show(None);
+        self.touched |= now.is_some_and(|now| now.written_since(&files));
+        let saved = connect::save(&connection);
+        tracing::warn!(path = %self.path.display(), saved = saved.is_ok(), "others changed the database's files");
+        if !self.touched && now.is_some_and(|now| now.same_database(&files)) && saved.is_err() {
+            // Nobody else has what is in the log.
+            self.open = Some((connection, files));
+            return saved;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Unavailable> {
+        let before = Files::of(&self.path)?;
+        if let Some((files, damage)) = &self.damage
+            && *files == before
+        {
+            return Err(damage.clone());
+        }
+        if self.touched {
+            self.check(before)?;
+        }
+        let (mut connection, _) = connect::connect(&self.path)?;
+        connect::migrate(&mut connection, connect::MIGRATIONS)?;
+        connect::used(&mut self.lock).map_err(|e| Unavailable(format!("the registry's lock file: {e}")))?;
+        let counts = rows::counts(&connection)?;
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
+        let files = Files::of(&self.path)?.opened(&before);
+        self.open = Some((connection, files));
+        self.show(Some(files));
+        Ok(())
+    }
+
+    /// Reads all of a file that others wrote to.
+    fn check(&mut self, before: Files) -> Result<(), Unavailable> {
+        let read = || {
+            if before.is_empty() {
+                return Err(files::emptied());
+            }
+            let (connection, _) = connect::connect(&self.path)?;
+            let damaged = |what| Unavailable(format!("the registry's database is damaged; restore a backup ({what})"));
+            connect::check(&connection)?.map_err(damaged)
+        };
+        match read() {
+            Ok(()) => (self.touched, self.damage) = (false, None),
+            // As the files are after it was read: whoever mends them changes them again.
+            Err(why) => {
+                self.damage = Files::of(&self.path).ok().map(|files| (files, why.clone()));
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets readers know which files these are.
+    fn show(&self, files: Option<Files>) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 }
