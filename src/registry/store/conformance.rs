@@ -46,6 +46,7 @@ behaviours![
     amend::credentials_are_unique_among_concurrent_batches,
     amend::a_failing_batch_leaves_nothing,
     amend::concurrent_batches_lose_nothing,
+    amend::a_tenant_is_read_as_of_one_moment,
     amend::listeners_are_told,
     amend::texts_come_back_as_they_were,
     lists::pages_are_by_id,

@@ -200,3 +200,27 @@ pub(super) async fn texts_come_back_as_they_were(store: &dyn Store) {
     assert!(!store.drop_key("n\0l".to_owned()).await.unwrap());
     assert!(!store.drop_webhook("n\0l".to_owned()).await.unwrap());
 }
+
+pub(super) async fn a_tenant_is_read_as_of_one_moment(store: &dyn Store) {
+    let numbered = |n: u32| {
+        let row = Row { label: n.to_string(), ..said("a", |last| last.phase_reason = n.to_string()) };
+        work("a", move |_| Change { row: Some(row.clone()), report: Some(n.to_string()), ..Change::default() })
+    };
+    store.amend(vec![numbered(0)]).await.unwrap();
+    let writes = async {
+        for n in 1..=300 {
+            store.amend(vec![numbered(n)]).await.unwrap();
+        }
+    };
+    let reads = async {
+        loop {
+            let (row, report) = store.tenant("a".to_owned()).await.unwrap().unwrap();
+            let reason = row.last.unwrap().phase_reason;
+            assert_eq!((Some(&row.label), Some(reason.as_str())), (report.as_ref(), report.as_deref()));
+            if row.label == "300" {
+                return;
+            }
+        }
+    };
+    tokio::join!(writes, reads);
+}

@@ -31,7 +31,7 @@ impl Tls {
     /// Believes the authorities in this file, or else the system's.
     pub(super) fn trusting(ca_file: Option<&Path>) -> Result<Self, String> {
         let trust = ca_file.map_or(Trust::System, |path| Trust::Authorities(path.to_owned()));
-        let config = client_config(&trust).map_err(|why| why.replace("registry.ca_file", "store_ca_file"))?;
+        let config = client_config(&trust, "store_ca_file")?;
         let mut config = ClientConfig::clone(&config);
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Self(Some(Arc::new(config))))

@@ -37,6 +37,9 @@ pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
         if mode & 0o022 != 0 {
             return Err(format!("{}: others may write there; give the database a directory of its own", dir.display()));
         }
+    } else if dir.parent().is_some_and(|parent| !files::exists(parent)) {
+        // A volume that is not mounted, most likely: a database made there would be lost with it.
+        return Err(format!("store: {} does not exist; create it, or correct store", dir.display()));
     } else {
         files::private_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     }

@@ -63,10 +63,14 @@ pub(super) fn owner(connection: &Connection, digest: &Digest) -> Done<Option<Str
     Ok(statement.query_row([digest.as_slice()], |row| row.get(0)).optional()?)
 }
 
+/// In one statement, so that row and report are of one moment.
+const TENANT: &str = "SELECT id, label, created_at, retired_at, credentials, status, status_since, last, report FROM
+    (SELECT * FROM tenant WHERE id = ?1) LEFT JOIN (SELECT last, report FROM said WHERE tenant = ?1)";
+
 pub(super) fn tenant(connection: &Connection, id: &str) -> Done<Option<(Row, Option<String>)>> {
-    let Some(row) = row(connection, id)? else { return Ok(None) };
-    let mut statement = connection.prepare_cached("SELECT report FROM said WHERE tenant = ?1")?;
-    Ok(Some((row, statement.query_row([id], |row| row.get(0)).optional()?.flatten())))
+    let mut statement = connection.prepare_cached(TENANT)?;
+    let found = statement.query_row([id], |row| Ok((columns(row)?, row.get(8)?))).optional()?;
+    found.map(|(columns, report)| Ok((columns.row()?, report))).transpose()
 }
 
 /// What became of a batch.
