@@ -227,6 +227,14 @@ pub struct Fault {
     pub what: String,
 }
 
+impl Fault {
+    /// One that was put into words with its key first.
+    pub fn said(text: &str) -> Self {
+        let (key, what) = text.split_once(": ").unwrap_or(("configuration", text));
+        fault(key, what)
+    }
+}
+
 /// Everything wrong with the configuration, at once.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
@@ -350,6 +358,7 @@ impl Config {
         if self.listen.tls.is_none() && self.listen.edge.is_none() && self.listen.unix.is_none() {
             faults.push(fault("listen", "every listener is off; set listen.tls, listen.edge or listen.unix"));
         }
+        faults.extend(keys::same_port(self.listen.tls, self.listen.edge));
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             faults.push(fault("tls.cert_file", "tls.cert_file and tls.key_file go together; set both or neither"));
         }

@@ -72,7 +72,7 @@ pub fn faults(config: &Config) -> Vec<Fault> {
     let given = config.tls.cert_file.is_some() && config.tls.key_file.is_some();
     let certificate = given.then(|| Certificate::load(&config.tls, &config.state_dir).err()).flatten();
     let registry = checkin::faults(config).into_iter().map(|(key, why)| fault(key, &why));
-    auth.into_iter().chain(certificate.map(|why| fault("tls", &why))).chain(registry).collect()
+    auth.into_iter().chain(certificate.map(|why| Fault::said(&why))).chain(registry).collect()
 }
 
 /// What the daemon needs of the machine; everything else can be given up.

@@ -38,13 +38,34 @@ pub struct Problem {
     /// Seconds for `Retry-After`.
     #[serde(skip)]
     pub retry_after_s: Option<u64>,
+    /// Methods for `Allow`.
+    #[serde(skip)]
+    pub allow: Option<String>,
 }
 
 /// Every code there is: status, title, whether a retry makes sense, and the remedy.
 const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
-    ("bad_request", 400, "The request is malformed", false, None),
-    ("invalid_body", 400, "The body is not what this call takes", false, None),
-    ("invalid_query", 400, "The query is not what this call takes", false, None),
+    (
+        "bad_request",
+        400,
+        "The request is malformed",
+        false,
+        Some("Correct what the detail names; a proxy in between may have changed the request."),
+    ),
+    (
+        "invalid_body",
+        400,
+        "The body is not what this call takes",
+        false,
+        Some("Correct what the detail names; GET /openapi.json describes the body of each call."),
+    ),
+    (
+        "invalid_query",
+        400,
+        "The query is not what this call takes",
+        false,
+        Some("Correct the parameter named; GET /openapi.json lists those of each call."),
+    ),
     (
         "unauthorized",
         401,
@@ -54,7 +75,7 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
             "Send exactly one header `Authorization: Bearer <token>` with a token whose SHA-256 the sidecar was given.",
         ),
     ),
-    ("forbidden", 403, "This credential may not do this", false, None),
+    ("forbidden", 403, "This credential may not do this", false, Some("Call with a credential whose tier allows it.")),
     (
         "origin_refused",
         403,
@@ -65,7 +86,13 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
     ("route_not_found", 404, "There is no such route", false, Some("GET /openapi.json lists the routes.")),
     ("no_pending_request", 404, "No such request waits", false, Some("GET /v1/pairing lists what waits now.")),
     ("not_found", 404, "No such device or node is paired", false, Some("GET /v1/pairing lists what is paired.")),
-    ("method_not_allowed", 405, "This route does not take this method", false, None),
+    (
+        "method_not_allowed",
+        405,
+        "This route does not take this method",
+        false,
+        Some("Use one of the methods that the header Allow lists."),
+    ),
     (
         "superseded",
         409,
@@ -82,8 +109,8 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
     ),
     ("expired", 410, "The request lapsed", false, Some("The device has to try again; reload the page.")),
     ("length_required", 411, "Transfer-Encoding is not accepted", false, Some("Send the body with a Content-Length.")),
-    ("body_too_large", 413, "The body is too large", false, None),
-    ("uri_too_long", 414, "The URI is too long", false, None),
+    ("body_too_large", 413, "The body is too large", false, Some("Send less: the detail says how much is taken.")),
+    ("uri_too_long", 414, "The URI is too long", false, Some("Shorten the query or the name in the path.")),
     (
         "unsupported_media_type",
         415,
@@ -158,7 +185,13 @@ const CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
         false,
         Some("Another credential marked as approver has to grant it."),
     ),
-    ("too_many_grants", 429, "Too many requests wait for a second person", true, None),
+    (
+        "too_many_grants",
+        429,
+        "Too many requests wait for a second person",
+        true,
+        Some("Grant one of those that wait, or let it lapse, then ask anew."),
+    ),
     ("launcher_failed", 502, "The launcher could not do it", true, Some("See `supervisor` in /v1/state, and the log.")),
     (
         "state_not_written",
@@ -233,13 +266,15 @@ const REGISTRY_CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
     ("key_exists", 409, "A key of this name exists", false, Some("Take another name, or DELETE it first.")),
     ("key_not_found", 404, "There is no such key", false, Some("Keys from the configuration are removed there.")),
     ("webhook_not_found", 404, "There is no such webhook", false, Some("GET /v1/admin/webhooks lists them.")),
-    ("too_many", 409, "There are too many of these", false, None),
+    ("too_many", 409, "There are too many of these", false, Some("Remove one that is not needed any more.")),
     (
         "store_unavailable",
         503,
         "The database cannot be used now",
         true,
-        Some("See the registry's log; nothing is lost."),
+        Some(
+            "Try again; nothing that was acknowledged is lost. The detail says what keeps the database from being used.",
+        ),
     ),
 ];
 
@@ -267,6 +302,7 @@ impl Problem {
             remedy: remedy.map(str::to_owned),
             candidates: Vec::new(),
             retry_after_s: matches!(status, 503 | 507 | 429).then_some(5),
+            allow: None,
         }
     }
 
@@ -339,6 +375,13 @@ pub(crate) fn registry_codes() -> impl Iterator<Item = (&'static str, u16, &'sta
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_problem_says_what_to_do() {
+        for (code, .., remedy) in CODES.iter().chain(REGISTRY_CODES) {
+            assert!(remedy.is_some_and(|remedy| remedy.ends_with('.')), "{code}");
+        }
+    }
 
     #[test]
     fn every_refusal_has_its_code_in_the_table() {

@@ -96,6 +96,9 @@ impl Destination {
 }
 
 fn split_port(authority: &str) -> Result<(&str, u16), String> {
+    if authority.contains('@') {
+        return Err("must have no user and no password".to_owned());
+    }
     // Behind the brackets of an IPv6 address, or behind the last colon.
     let after = authority.rfind(']').map_or(0, |at| at + 1);
     let Some(colon) = authority[after..].find(':').map(|at| after + at) else { return Ok((authority, 443)) };

@@ -62,7 +62,7 @@ impl Sender {
         let ticket = registry.ticket.clone();
         Ok(Self {
             destination,
-            tls: tls::client_config(&trust)?,
+            tls: tls::client_config(&trust, "registry.ca_file")?,
             names,
             bearer,
             ticket,
@@ -155,7 +155,13 @@ pub fn parse(text: &[u8]) -> Result<Answer, String> {
 }
 
 fn unreached(e: &ureq::Error) -> Failure {
-    Failure { failed: Failed::Network, why: super::report::cut(&format!("it cannot be reached: {e}"), 256) }
+    let mut why = format!("it cannot be reached: {e}");
+    if why.contains("UnknownIssuer") {
+        why.push_str(
+            "; if it is yours, name its authority in registry.ca_file, or its certificate in registry.pin_sha256",
+        );
+    }
+    Failure { failed: Failed::Network, why: super::report::cut(&why, 256) }
 }
 
 fn refused(status: u16, after_s: Option<u64>) -> Failure {

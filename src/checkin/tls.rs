@@ -42,23 +42,21 @@ pub enum Trust {
     Pin([u8; 32]),
 }
 
-/// The client's side of TLS.
+/// The client's side of TLS. `key` is that of the configuration which names authorities.
 ///
 /// # Errors
 /// In plain words what is wrong with the certificates to trust.
-pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+pub fn client_config(trust: &Trust, key: &str) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
     let builder = match trust {
         Trust::System => {
             let path = BUNDLES.iter().map(Path::new).find(|path| files::exists(path));
-            let path = path.ok_or("this system has no bundle of public authorities; set registry.ca_file")?;
+            let path = path.ok_or_else(|| format!("this system has no bundle of public authorities; set {key}"))?;
             builder.with_root_certificates(roots(path)?)
         }
-        Trust::Authorities(path) => {
-            builder.with_root_certificates(roots(path).map_err(|e| format!("registry.ca_file: {e}"))?)
-        }
+        Trust::Authorities(path) => builder.with_root_certificates(roots(path).map_err(|e| format!("{key}: {e}"))?),
         Trust::Pin(sha256) => {
             let verifier = Arc::new(Pinned { sha256: *sha256, provider });
             builder.dangerous().with_custom_certificate_verifier(verifier)

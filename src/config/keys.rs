@@ -479,7 +479,15 @@ pub(crate) fn listener(value: &str) -> Result<Option<SocketAddr>, String> {
     if value.is_empty() {
         return Ok(None);
     }
-    parse(value, "an address with port, such as [::]:9443, or empty to turn it off").map(Some)
+    parse(value, "an address with port, such as [::]:443, or empty to turn it off").map(Some)
+}
+
+/// Two listeners that cannot both be had.
+pub(crate) fn same_port(tls: Option<SocketAddr>, edge: Option<SocketAddr>) -> Option<Fault> {
+    let (tls, edge) = tls.zip(edge)?;
+    let overlap = tls.ip() == edge.ip() || tls.ip().is_unspecified() || edge.ip().is_unspecified();
+    let both = tls.port() == edge.port() && tls.port() != 0 && overlap;
+    both.then(|| fault("listen.edge", "is on the port of listen.tls; choose another, or turn one of the two off"))
 }
 
 pub(crate) fn parse<T: FromStr>(value: &str, expected: &str) -> Result<T, String> {

@@ -40,6 +40,11 @@ pub trait App: fmt::Debug + Send + Sync + 'static {
     /// Counts an answer: the route of the table (never the raw path) and the status.
     fn count(&self, route: &'static str, status: u16);
 
+    /// A problem as a page, where the program has pages; for browsers that ask for one.
+    fn page(&self, _problem: &Problem) -> Option<Response<Bytes>> {
+        None
+    }
+
     /// Whether a route is called so often that a good answer is no news for the log.
     fn is_routine(&self, _route: &'static str) -> bool {
         false

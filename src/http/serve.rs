@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, EXPECT, HeaderMap, HeaderValue, IF_MATCH,
+    IF_NONE_MATCH, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
@@ -24,6 +25,10 @@ use crate::op::{Caller, Standing};
 
 /// Longest value kept of a header that is put on record.
 const MAX_KEPT: usize = 128;
+/// A body that is refused is read and dropped up to this size and for so long: closing on one that still comes would take
+/// the answer from its sender.
+const MAX_DROPPED: u64 = 1024 * 1024;
+const DROPPING: Duration = Duration::from_secs(1);
 
 /// What one connection is.
 #[derive(Debug)]
@@ -46,11 +51,15 @@ pub async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, request: Request<Incomi
     let started = Instant::now();
     let request_id = random_id();
     let method = request.method().clone();
+    let pages = method == Method::GET && takes_pages(request.headers());
     let mut seen = Seen { route: "other", actor: String::new() };
     peer.served.store(true, Ordering::Relaxed);
     let answered = match attempt(&shared, &peer, request, &request_id, &mut seen).await {
         Ok(answered) => answered,
-        Err(problem) => problem_answer(problem, &request_id),
+        Err(problem) => match shared.app.page(&problem).filter(|_| pages) {
+            Some(page) => page.map(AnswerBody::whole),
+            None => problem_answer(problem, &request_id),
+        },
     };
     let answered = finish(answered, &request_id);
     let status = answered.status().as_u16();
@@ -81,18 +90,12 @@ async fn attempt(
     request_id: &str,
     seen: &mut Seen,
 ) -> Result<Answered, Problem> {
-    let found = shared.app.find(request.method(), request.uri().path());
-    let route = if let Found::Route(route) = &found { Some(route) } else { None };
-    screen(&request, &shared.host_names, route.map_or(Takes::Json(MAX_BODY), |route| route.body))?;
-    if let Some(route) = route {
-        seen.route = route.path;
-    }
-    // Without a credential even "no such route" is not told.
-    let principal = shared.app.admit(route, peer.local.as_ref(), request.headers()).await?;
-    let route = match found {
-        Found::Route(route) => route,
-        Found::OtherMethods(methods) => return Ok(other_methods(&methods, request_id)),
-        Found::Nothing => return Err(Problem::new("route_not_found", request.uri().path())),
+    let (route, principal) = match admit(shared, peer, &request, seen).await {
+        Ok(admitted) => admitted,
+        Err(problem) => {
+            drop_body(request).await;
+            return Err(problem);
+        }
     };
     if let Some(principal) = &principal {
         seen.actor.clone_from(&principal.id);
@@ -103,6 +106,47 @@ async fn attempt(
         peer.permit.set(Use::Idle);
     }
     answered
+}
+
+/// All that is decided from the head: what is asked for, and by whom.
+async fn admit(
+    shared: &Shared,
+    peer: &Peer,
+    request: &Request<Incoming>,
+    seen: &mut Seen,
+) -> Result<(Matched, Option<Principal>), Problem> {
+    let found = shared.app.find(request.method(), request.uri().path());
+    let route = if let Found::Route(route) = &found { Some(route) } else { None };
+    screen(request, &shared.host_names, route.map_or(Takes::Json(MAX_BODY), |route| route.body))?;
+    if let Some(route) = route {
+        seen.route = route.path;
+    }
+    // Without a credential even "no such route" is not told.
+    let principal = shared.app.admit(route, peer.local.as_ref(), request.headers()).await?;
+    match found {
+        Found::Route(route) => Ok((route, principal)),
+        Found::OtherMethods(methods) => {
+            let allowed = methods.join(", ");
+            let problem = Problem::new("method_not_allowed", format!("this route takes {allowed}"));
+            Err(Problem { allow: Some(allowed), ..problem })
+        }
+        Found::Nothing => Err(Problem::new("route_not_found", request.uri().path())),
+    }
+}
+
+/// Reads what is left of a request that is refused, in bounds, and forgets it.
+async fn drop_body(request: Request<Incoming>) {
+    let small = request.body().size_hint().exact().is_some_and(|size| (1..=MAX_DROPPED).contains(&size));
+    // Who waits to be asked for the body does not send it.
+    if small && !request.headers().contains_key(EXPECT) {
+        let mut body = request.into_body();
+        let _ = timeout(DROPPING, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+    }
+}
+
+/// Whether a person looks at the answer.
+fn takes_pages(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
 }
 
 /// Reads the body, only now, and hands the call to the program.
@@ -190,16 +234,6 @@ fn render(shared: &Arc<Shared>, answer: Answer) -> Result<Answered, Problem> {
     Ok(answered)
 }
 
-fn other_methods(methods: &[&str], request_id: &str) -> Answered {
-    let allowed = methods.join(", ");
-    let problem = Problem::new("method_not_allowed", format!("this route takes {allowed}"));
-    let mut answered = problem_answer(problem, request_id);
-    if let Ok(value) = HeaderValue::from_str(&allowed) {
-        answered.headers_mut().insert(ALLOW, value);
-    }
-    answered
-}
-
 fn problem_answer(mut problem: Problem, request_id: &str) -> Answered {
     request_id.clone_into(&mut problem.request_id);
     let text = serde_json::to_vec(&problem).unwrap_or_default();
@@ -210,10 +244,13 @@ fn problem_answer(mut problem: Problem, request_id: &str) -> Answered {
     if let Some(seconds) = problem.retry_after_s {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(allowed) = problem.allow.and_then(|allowed| HeaderValue::from_str(&allowed).ok()) {
+        headers.insert(ALLOW, allowed);
+    }
     if problem.status == 401 {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    // Whatever of the request is left unread is not waited for.
+    // Whatever of the request is left unread by now is not waited for.
     if matches!(problem.status, 400 | 401 | 411 | 413) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

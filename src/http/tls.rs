@@ -41,9 +41,10 @@ impl Certificate {
         let given = config.cert_file.clone().zip(config.key_file.clone());
         let pem = match &given {
             Some((cert, key)) => Pem::read(cert, key)?,
-            None => self_signed(state_dir, &config.server_names)?,
+            None => self_signed(state_dir, &config.server_names).map_err(|e| format!("state_dir: {e}"))?,
         };
-        let (key, fingerprint) = pem.certified()?;
+        let made = |e| format!("state_dir: {e}; remove the file to have another made, with another fingerprint");
+        let (key, fingerprint) = pem.certified().map_err(|e| if given.is_some() { e } else { made(e) })?;
         Ok(Self {
             given,
             current: RwLock::new(Arc::new(key)),
@@ -132,7 +133,7 @@ impl Pem {
     fn read(cert: &Path, key: &Path) -> Result<Self, String> {
         let chain = files::read_bounded(cert, MAX_PEM).map_err(|e| format!("tls.cert_file: {e}"))?;
         let private = files::read_bounded(key, MAX_PEM).map_err(|e| format!("tls.key_file: {e}"))?;
-        Ok(Self { chain, key: private.into(), name: cert.display().to_string() })
+        Ok(Self { chain, key: private.into(), name: format!("tls.cert_file: {}", cert.display()) })
     }
 
     fn digest(&self) -> [u8; 32] {

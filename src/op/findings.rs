@@ -23,6 +23,8 @@ use facts::{Facts, Platform, Validity};
 const WAITED: Duration = Duration::from_secs(60);
 /// Without an answer for so long it is mute. A throttled gateway takes up to 13 s.
 const MUTE: Duration = Duration::from_secs(30);
+/// A restart by whoever starts it takes less.
+const ABSENT: Duration = Duration::from_secs(60);
 /// What happened once is shown for so long.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// A clock that differs by more is wrong: certificates and the gateway's handshake bear a little less or more.
@@ -33,7 +35,8 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 const LOW_DISK: u64 = 2 * 1024 * 1024 * 1024;
 
 /// The codes that [`diagnose`] decides: those it does not return are closed.
-pub const DIAGNOSED: [Code; 19] = [
+pub const DIAGNOSED: [Code; 20] = [
+    Code::GatewayAbsent,
     Code::GatewayAuthOff,
     Code::GatewayMute,
     Code::GatewaySlow,
@@ -174,7 +177,7 @@ fn visitors(facts: &Facts) -> Vec<Diagnosis> {
 }
 
 fn gateway(facts: &Facts) -> Vec<Diagnosis> {
-    let mut all = Vec::new();
+    let mut all: Vec<Diagnosis> = absent(facts).into_iter().collect();
     if facts.snapshot.phase == Phase::Degraded && facts.silent_for.is_some_and(|silent| silent >= MUTE) {
         let found = Found::new("it accepts connections and has answered no call for 30 s");
         let process = facts.process_stopped.map(|stopped| if stopped { "stopped" } else { "running" });
@@ -197,6 +200,17 @@ fn gateway(facts: &Facts) -> Vec<Diagnosis> {
         all.push((Code::VersionChanged, found.fact("was", was).fact("is", is)));
     }
     all
+}
+
+/// Nobody started it. A launcher knows by itself why its gateway does not run.
+fn absent(facts: &Facts) -> Option<Diagnosis> {
+    let snapshot = &facts.snapshot;
+    let long = snapshot.phase_since.seconds_until(facts.now) >= ABSENT.as_secs();
+    if snapshot.supervisor.is_some() || snapshot.phase != Phase::Stopped || !long {
+        return None;
+    }
+    let found = Found::new("nothing listens at the gateway's address: it was not started, or listens elsewhere");
+    Some((Code::GatewayAbsent, found.fact("port", facts.port).fact("since", snapshot.phase_since.rfc3339())))
 }
 
 /// It ended because its port is in use, and somebody else does listen there. Closed by the observer, once it is ready.

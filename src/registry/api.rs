@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures_util::future::BoxFuture;
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
-use hyper::{Method, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::callers::{Callers, Signer};
@@ -60,6 +60,12 @@ impl Context {
         self.blind.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What a failed write says of the store counts at once; the sweep finds out when it is over.
+    fn unwritable(&self, why: Unavailable) -> Problem {
+        *self.unwritable.write().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
+        unavailable(why)
+    }
+
     /// Whether check-ins can be taken: a database may be read and yet be locked, or its disk full.
     fn writable(&self) -> Result<(), Unavailable> {
         self.unwritable.read().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
@@ -81,8 +87,9 @@ impl App for Registry {
         _local: Option<&'a Principal>,
         headers: &'a HeaderMap,
     ) -> BoxFuture<'a, Result<Option<Principal>, Problem>> {
-        let audience = route.map_or(Audience::Support, |route| ROUTES[route.index].guard);
+        let audience = route.map(|route| ROUTES[route.index].guard);
         Box::pin(async move {
+            let Some(audience) = audience else { return self.anybody(headers).await.map(Some) };
             match audience {
                 Audience::Public => Ok(None),
                 // Without a session a page shows the way to one.
@@ -106,6 +113,10 @@ impl App for Registry {
         self.0.metrics.count(route, status);
     }
 
+    fn page(&self, problem: &Problem) -> Option<Response<Bytes>> {
+        Some(pages::problem_page(problem))
+    }
+
     fn is_routine(&self, route: &'static str) -> bool {
         route == wire::PATH
     }
@@ -116,6 +127,17 @@ impl Registry {
         let machine = self.0.callers.machine(headers).await.map_err(unavailable)?;
         let machine = machine.ok_or_else(|| self.unauthorized())?;
         Ok(Principal::known(machine.tenant, Tier::Public, machine.credential))
+    }
+
+    /// Whoever is known here, for whatever audience.
+    async fn anybody(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        if let Some(principal) = self.0.callers.session(headers) {
+            return Ok(principal);
+        }
+        match self.person(headers, Tier::Safe) {
+            Ok(principal) => Ok(principal),
+            Err(_) => self.machine(headers).await,
+        }
     }
 
     fn person(&self, headers: &HeaderMap, tier: Tier) -> Result<Principal, Problem> {
@@ -136,7 +158,7 @@ async fn answer(context: &Arc<Context>, route: &Matched, call: Call) -> Result<A
     let route = &ROUTES[route.index];
     let query = match Query::decode(call.query.as_deref().unwrap_or_default().as_bytes(), route.params) {
         Ok(query) => query,
-        Err(problem) if route.guard == Audience::Page => return Ok(pages::problem_page(&problem)),
+        Err(problem) if route.guard == Audience::Page => return Ok(pages::shown(&problem)),
         Err(problem) => return Err(problem),
     };
     let endpoint = route.endpoint;
@@ -154,7 +176,7 @@ async fn answer(context: &Arc<Context>, route: &Matched, call: Call) -> Result<A
         Endpoint::Tenant => support::tenant(context, &call).await,
         Endpoint::Timeline => support::timeline(context, &call, &query).await,
         Endpoint::Events => Ok(support::events(context, &call, None)),
-        Endpoint::TenantEvents => Ok(support::events(context, &call, Some(call.name.clone()))),
+        Endpoint::TenantEvents => support::tenant_events(context, &call, &call.name).await,
         Endpoint::CreateTenant => admin::create_tenant(context, &call).await,
         Endpoint::RetireTenant => admin::retire_tenant(context, &call).await,
         Endpoint::SetCredentials => admin::set_credentials(context, &call).await,

@@ -10,7 +10,7 @@ use super::config::{Config, REGISTRY};
 use super::serve;
 use super::store::sqlite;
 use crate::cli::frame::{self, exit, out};
-use crate::config::Env;
+use crate::config::{Env, Faults};
 
 /// Where OpenClaw sidecars phone home to, and support sees what is wrong and why.
 #[derive(Debug, Parser)]
@@ -87,16 +87,15 @@ pub fn main(args: impl Iterator<Item = OsString>, env: &Env) -> ExitCode {
 }
 
 fn check(config: &Config) -> u8 {
-    match config.credentials() {
-        Ok(_) => {
-            out("the configuration is fine\n");
-            exit::OK
-        }
-        Err(faults) => {
-            err(&faults);
-            exit::CONFIG
-        }
+    let files = Faults(config.faults()).to_string();
+    let faults: Vec<String> =
+        [config.credentials().err().unwrap_or_default(), files].into_iter().filter(|text| !text.is_empty()).collect();
+    if faults.is_empty() {
+        out("the configuration is fine\n");
+        return exit::OK;
     }
+    err(&faults.join("\n"));
+    exit::CONFIG
 }
 
 fn copy(config: &Config, work: impl FnOnce(&Path) -> Result<(), String>, done: &str, file: &Path) -> u8 {

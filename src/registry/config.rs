@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::keys::{Key, Kind, Schema, either, host, listener, parse, path, whole};
+use super::webhooks;
+use crate::checkin::tls::{Trust, client_config};
+use crate::config::keys::{Key, Kind, Schema, either, host, listener, parse, path, same_port, whole};
 use crate::config::{Auth, Env, Fault, Faults, Log, Tls, fault};
 use crate::files;
+use crate::http::tls::Certificate;
 use crate::secret::Secret;
 
 /// Where the file is looked for when no `--config` is given. It may be absent: then the environment alone counts.
@@ -99,6 +102,24 @@ impl Config {
         }
     }
 
+    /// What would keep the registry from starting, beyond the form of its configuration: files it names that cannot be
+    /// used.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let authorities = [(webhooks::CA_FILE, &self.webhooks_ca_file), ("store_ca_file", &self.store_ca_file)];
+        for (key, path) in authorities.into_iter().filter_map(|(key, path)| Some((key, path.clone()?))) {
+            if let Err(why) = client_config(&Trust::Authorities(path), key) {
+                faults.push(Fault::said(&why));
+            }
+        }
+        if self.tls.cert_file.is_some()
+            && let Err(why) = Certificate::load(&self.tls, &self.state_dir)
+        {
+            faults.push(Fault::said(&why));
+        }
+        faults
+    }
+
     fn find_secret(&self) -> Result<Secret, String> {
         let secret = match (&self.secret, &self.secret_file) {
             (Some(secret), _) => secret.clone(),
@@ -137,6 +158,10 @@ impl Config {
         if self.tls_address.is_none() && self.edge.is_none() {
             faults.push(fault("listen", "every listener is off; set listen.tls or listen.edge"));
         }
+        faults.extend(same_port(self.tls_address, self.edge));
+        if self.store_ca_file.is_some() && !self.store_place().expose().starts_with("postgres") {
+            faults.push(fault("store_ca_file", "is for PostgreSQL, and store is a file; remove one of the two"));
+        }
         faults
     }
 }
@@ -147,6 +172,20 @@ const NO_SECRET: &str = "secret: not set; it signs tickets, sessions and webhook
 
 /// The registry's keys.
 pub const REGISTRY: Schema<Config> = Schema { program: "openclaw-registry", prefix: ENV_PREFIX, keys: KEYS };
+
+/// A place for data. A URL may hold a password, so that it is not repeated.
+fn place(value: &str) -> Result<Option<Secret>, String> {
+    if value.contains("://") {
+        let known = ["postgres://", "postgresql://"].iter().any(|scheme| value.starts_with(scheme));
+        return if known { Ok(given(value)) } else { Err(format!("must be a {PLACES}")) };
+    }
+    match path(value) {
+        Ok(_) => Ok(given(value)),
+        Err(_) => Err(format!("must be a {PLACES}, not {value:?}")),
+    }
+}
+
+const PLACES: &str = "path that begins with /, or a URL that begins with postgres://";
 
 fn given(value: &str) -> Option<Secret> {
     (!value.is_empty()).then(|| Secret::new(value.to_owned()))
@@ -166,10 +205,7 @@ const KEYS: &[Key<Config>] = &[
         sample: "\"/var/lib/openclaw-registry/registry.db\"",
         help: "A path for the embedded SQLite, or postgres://user:password@host/database for several instances\n\
                (needs a build with the feature `postgres`). The default is registry.db in state_dir.",
-        apply: |c, v| {
-            c.store = given(v);
-            Ok(())
-        },
+        apply: |c, v| place(v).map(|store| c.store = store),
     },
     Key {
         name: "store_ca_file",
@@ -305,6 +341,47 @@ mod tests {
     fn the_shipped_example_is_the_table() {
         let shipped = include_str!("../../config/registry.toml");
         assert_eq!(shipped, REGISTRY.example(), "write it anew with: openclaw-registry config init");
+    }
+
+    /// A configuration of one key, as the environment gives it.
+    fn of(name: &str, value: &str) -> Result<Config, String> {
+        let name = format!("{ENV_PREFIX}{}", name.replace('.', "_").to_uppercase());
+        Config::load(None, &Env::from([(name, value.to_owned())])).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn places_that_cannot_hold_data_are_refused() {
+        for wrong in ["registry.db", "mysql://u:hunter2@db/x", "sqlite:///x", "./x"] {
+            let why = of("store", wrong).unwrap_err();
+            assert!(why.starts_with("store: must be a path that begins with /, or a URL"), "{why}");
+            assert!(!why.contains("hunter2"), "{why}");
+        }
+        for good in ["/data/registry.db", "postgres://u@db/x", "postgresql://db/x", ""] {
+            of("store", good).unwrap();
+        }
+        assert!(of("store_ca_file", "/ca.pem").unwrap_err().contains("store_ca_file: is for PostgreSQL"));
+        for edge in ["0.0.0.0:9444", "[::1]:9444"] {
+            assert!(
+                of("listen.edge", edge).unwrap_err().contains("listen.edge: is on the port of listen.tls"),
+                "{edge}"
+            );
+        }
+        of("listen.edge", "0.0.0.0:9445").unwrap();
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_found_before_they_are_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let junk = dir.path().join("junk.pem");
+        std::fs::write(&junk, "junk").unwrap();
+        for path in [junk.clone(), dir.path().join("none.pem")] {
+            let mut config = Config { webhooks_ca_file: Some(path.clone()), ..Config::default() };
+            assert_eq!(config.faults()[0].key, "webhooks.ca_file");
+            (config.webhooks_ca_file, config.tls.cert_file, config.tls.key_file) =
+                (None, Some(path.clone()), Some(path));
+            assert_eq!(config.faults()[0].key, "tls.cert_file");
+        }
+        assert_eq!(Config::default().faults(), []);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::clock::UnixMs;
 pub const PAIRING_WAITS_MS: u64 = 120_000;
 /// A process that still reports so long after its successor began is a second machine, not a late message.
 const LATE_MS: u64 = 60_000;
+/// More requests than a gateway ever keeps are a machine's invention.
+const MOST_PENDING: u64 = 99_999;
 /// The longest text kept of anything a machine says in its row or history, in bytes.
 const TEXT: usize = 300;
 
@@ -140,7 +142,7 @@ fn merged(row: &Row, arrival: &Arrival, order: Order) -> Last {
         bye: message.bye.as_ref().map(|bye| wire::Bye { intent: bye.intent, reason: cut(&bye.reason) }),
         phase: code(&state.phase),
         phase_reason: cut(&state.phase_reason),
-        pending_count: state.pairing.pending_count,
+        pending_count: state.pairing.pending_count.min(MOST_PENDING),
         pending,
         pending_since,
         pending_told: same_wait && before.is_some_and(|last| last.pending_told),

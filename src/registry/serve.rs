@@ -18,6 +18,7 @@ use super::ingest::Ingest;
 use super::metrics::Metrics;
 use super::{store, sweep, webhooks};
 use crate::checkin::tls::Trust;
+use crate::config::Faults;
 use crate::daemon::Failure;
 use crate::files;
 use crate::http::Shared;
@@ -36,6 +37,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// It could not start.
 pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Result<(), Failure> {
     let (auth, secret) = config.credentials().map_err(Failure::Config)?;
+    let faults = config.faults();
+    if !faults.is_empty() {
+        return Err(Failure::Config(Faults(faults).to_string()));
+    }
     let signer = Arc::new(Signer::new(&secret));
     files::private_dir(&config.state_dir).map_err(|e| {
         Failure::Config(format!("state_dir: {}: {e}; create it, or set another", config.state_dir.display()))

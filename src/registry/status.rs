@@ -109,7 +109,7 @@ pub fn derive(row: &Row, now: UnixMs, blind: &[Blind]) -> Derived {
         status,
         reason,
         evidence: evidence(last, now, deadline, blind),
-        confidence: confidence(row, last, now, overdue, status),
+        confidence: confidence(row, last, now, overdue, status, blind),
         facets: facets(last, now),
         as_of: Some(last.received_at),
         age_s,
@@ -228,15 +228,17 @@ fn evidence(last: &Last, now: UnixMs, deadline: Option<UnixMs>, blind: &[Blind])
     lines
 }
 
-fn confidence(row: &Row, last: &Last, now: UnixMs, overdue: bool, status: Status) -> Confidence {
+fn confidence(row: &Row, last: &Last, now: UnixMs, overdue: bool, status: Status, blind: &[Blind]) -> Confidence {
     if status == Status::Asleep {
         return Confidence::High;
     }
     let late = row.due_at().is_some_and(|due| now > due.plus_ms(GRACE_MS));
+    // Not heard since we came back.
+    let missed = blind.iter().any(|window| window.to >= last.received_at);
     match () {
         () if overdue && last.conflict_at.is_none() => Confidence::High,
         () if last.next_s.is_none() && last.received_at.seconds_until(now) > 3600 => Confidence::Low,
-        () if late || conflict(last, now) => Confidence::Medium,
+        () if late || missed || conflict(last, now) => Confidence::Medium,
         () => Confidence::High,
     }
 }

@@ -306,8 +306,5 @@ pub async fn open(location: &str, ca_file: Option<&Path>) -> Result<Arc<dyn Stor
         #[cfg(not(feature = "postgres"))]
         return Err("this build has no PostgreSQL; build with `--features postgres`, or name a file".to_owned());
     }
-    if ca_file.is_some() {
-        return Err("store_ca_file: is for PostgreSQL; the store is a file".to_owned());
-    }
     Ok(Arc::new(sqlite::Sqlite::open(Path::new(location))?))
 }

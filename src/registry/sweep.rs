@@ -40,7 +40,10 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         let due = |last: Option<Instant>, every| last.is_none_or(|at| at.elapsed() >= every);
         let done = async {
             context.callers.refresh().await?;
-            if due(swept, EVERY) {
+            if failing
+                || context.unwritable.read().unwrap_or_else(PoisonError::into_inner).is_some()
+                || due(swept, EVERY)
+            {
                 sweep(&context, UnixMs::now()).await?;
                 swept = Some(Instant::now());
             }

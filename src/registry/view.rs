@@ -143,6 +143,10 @@ impl TenantView {
         let mut report: Option<Report> = report.and_then(|text| serde_json::from_str(text).ok());
         if let Some(report) = &mut report {
             age(report, derived.age_s);
+            // A process that is gone does not go on.
+            if !matches!(derived.status, Status::Asleep | Status::Unreachable) {
+                report.sidecar.uptime_s += derived.age_s;
+            }
         }
         Self {
             at: now,
@@ -166,5 +170,4 @@ fn age(report: &mut Report, seconds: u64) {
     for finding in &mut report.findings {
         finding.age_s += seconds;
     }
-    report.sidecar.uptime_s += seconds;
 }

@@ -40,6 +40,9 @@ pub const USUAL: [EntryKind; 6] = [
     EntryKind::AuditTruncated,
 ];
 
+/// The key that names the authorities to trust.
+pub const CA_FILE: &str = "webhooks.ca_file";
+
 /// How deliveries go out.
 #[derive(Debug)]
 pub struct Outbound {
@@ -65,7 +68,7 @@ pub fn check_url(url: &str, private: bool) -> Result<(), String> {
 /// A sidecar's remedies name its own keys.
 fn own_words(why: &str) -> String {
     let why = why.replace("registry.allow_private", "webhooks.allow_private");
-    why.replace("registry.ca_file", "webhooks.ca_file").replace("the registry", "the receiver")
+    why.replace("the registry", "the receiver").replace("a registry", "a receiver")
 }
 
 /// The headers that prove a delivery: `v1=` and the HMAC-SHA256 of timestamp, a dot and the body, in hexadecimal.
@@ -151,7 +154,7 @@ async fn send(webhook: &Webhook, secret: &str, entry: &Entry, out: &Outbound) ->
         ("x-openclaw-timestamp", timestamp),
     ];
     let destination = Destination::parse(&webhook.url, out.private)?;
-    let tls = client_config(&out.trust)?;
+    let tls = client_config(&out.trust, CA_FILE)?;
     let names: Arc<dyn Names> = Arc::new(SystemNames::default());
     let sent = tokio::task::spawn_blocking(move || {
         let mut request = agent(&destination, &tls, &names, LIMIT)?.post(destination.base());

@@ -60,6 +60,9 @@ codes! {
     GatewayPortTaken, "gateway_port_taken", Error,
         "the gateway's port is held by a process that is not the gateway; no token was sent to it",
         "End the process that listens there (the evidence names its user), then start the gateway.";
+    GatewayAbsent, "gateway_absent", Error,
+        "nothing has listened at the gateway's address for a minute, and somebody else is to start it (attach mode)",
+        "Start the gateway, or correct gateway.address.";
     GatewayAuthOff, "gateway_auth_off", Error,
         "the gateway lets everybody in who reaches its port",
         "Set gateway.auth.mode to token, and a token.";

@@ -166,7 +166,7 @@ async fn over_tls(service: &Service, ours: &mut Asked<'_>, time: Duration) -> an
     let mut pin = [0; 32];
     let read = data_encoding::HEXLOWER.decode(service.fingerprint().as_bytes())?;
     pin.copy_from_slice(read.get(..32).context("a fingerprint")?);
-    let config = client_config(&Trust::Pin(pin)).map_err(anyhow::Error::msg)?;
+    let config = client_config(&Trust::Pin(pin), "").map_err(anyhow::Error::msg)?;
     let target = Target { address: service.tls(), tls: Some(config) };
     flat_out(&target, &mut ours.hands, time).await
 }

@@ -59,6 +59,7 @@ const PROVOKED: &[(&str, &str, &str)] = &[
     ("seed_notes", "findings/scripts.rs", "another_version_is_told"),
     ("decommissioned", "findings/scripts.rs", "another_version_is_told"),
     ("desired_unreadable", "findings/scripts.rs", "a_first_document_that_is_none"),
+    ("gateway_absent", "findings/attached.rs", "without_a_gateway_that_is_said"),
     ("disk_low", "findings/disks.rs", "what_cannot_be_written_is_said"),
     ("audit_not_durable", "findings/disks.rs", "what_cannot_be_written_is_said"),
     ("state_not_written", "findings/disks.rs", "what_cannot_be_written_is_said"),

@@ -49,7 +49,7 @@ pub struct Client {
 
 impl Client {
     pub fn tls(address: SocketAddr, certificate: &CertificateDer<'_>, token: Option<&str>) -> Self {
-        let config = client_config(&Trust::Pin(Sha256::digest(certificate).into())).expect("a pin needs no file");
+        let config = client_config(&Trust::Pin(Sha256::digest(certificate).into()), "").expect("a pin needs no file");
         Self::to(Target::Tls(address, config), token)
     }
 

@@ -136,7 +136,9 @@ impl Console {
     }
 
     pub async fn page(&self, path: &str) -> anyhow::Result<Reply> {
-        self.client.request("GET", path, &[("cookie", &self.cookie)], None).await
+        // As browsers do.
+        let headers = [("cookie", self.cookie.as_str()), ("accept", "text/html,*/*;q=0.8")];
+        self.client.request("GET", path, &headers, None).await
     }
 
     pub async fn events(&self) -> anyhow::Result<EventStream> {

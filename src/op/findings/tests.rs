@@ -152,6 +152,16 @@ fn what_the_log_says_counts_until_the_configuration_says_otherwise() {
 }
 
 #[test]
+fn a_gateway_that_nobody_started_is_missed_after_a_minute() {
+    let mut facts = with(|draft| draft.snapshot.phase = Phase::Stopped);
+    let since = facts.snapshot.phase_since;
+    for (seconds, expected) in [(59, vec![]), (60, vec![Code::GatewayAbsent])] {
+        facts.now = since.plus_ms(seconds * 1000);
+        assert_eq!(codes(&facts), expected, "after {seconds} s");
+    }
+}
+
+#[test]
 fn authentication_is_off_when_either_says_so() {
     let config = ConfigFacts { auth_mode: Some("none".into()), ..ConfigFacts::default() };
     assert_eq!(codes(&Facts { config: Some(config), ..facts() }), [Code::GatewayAuthOff]);

@@ -339,7 +339,8 @@ fn named_id(field: &str, id: &str) -> Result<(), Problem> {
     if is_id(id) {
         return Ok(());
     }
-    Err(invalid(&format!("{field}: must be 1 to 64 letters, digits, dots, dashes or underscores")))
+    let wanted = "must be 1 to 64 letters, digits, dots, dashes or underscores, not beginning with a dot";
+    Err(invalid(&format!("{field}: {wanted}")))
 }
 
 fn digest(field: &str, text: &str) -> Result<Digest, Problem> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 
-use super::{Answer, Call, Context, json, now, unavailable};
+use super::{Answer, Call, Context, json, now};
 use crate::api::problem::Problem;
 use crate::auth::Principal;
 use crate::checkin::wire::{Ack, Answer as Acknowledged, CheckIn, TICKET_HEADER};
@@ -26,7 +26,7 @@ pub(super) async fn check_in(context: &Arc<Context>, call: &Call) -> Result<Answ
     let arrival = arrival(context, call, caller, message)?;
     let blind = context.blind();
     let act = Box::new(move |row: Option<&_>| rules::check_in(row, &arrival, &blind));
-    let outcome = context.ingest.amend(Work { tenant, act }).await.map_err(unavailable)?;
+    let outcome = context.ingest.amend(Work { tenant, act }).await.map_err(|why| context.unwritable(why))?;
     context.metrics.checked_in(outcome.name(), started.elapsed());
     let events = match outcome {
         Outcome::Done => ack.events,
@@ -52,13 +52,21 @@ fn last_event(message: &CheckIn) -> u64 {
 
 /// Reads a message. Fields that are not known are left alone: the sidecar may be newer.
 pub(crate) fn parse(body: &Bytes) -> Result<CheckIn, Problem> {
-    let message: CheckIn = serde_json::from_slice(body).map_err(|e| Problem::new("invalid_body", e.to_string()))?;
+    // Where in the message it is wrong is looked for only when it is: keeping track takes as long as reading.
+    let place = |_| Problem::new("invalid_body", crate::json::parse::<CheckIn>(body).err().unwrap_or_default());
+    let message: CheckIn = serde_json::from_slice(body).map_err(place)?;
     let named = |field: &str, what: &str| Err(Problem::new("invalid_body", format!("{field}: {what}")));
     if !is_id(&message.tenant) {
-        return named("tenant", "must be 1 to 64 letters, digits, dots, dashes or underscores");
+        return named(
+            "tenant",
+            "must be 1 to 64 letters, digits, dots, dashes or underscores, not beginning with a dot",
+        );
     }
     if !is_id(&message.boot_id) {
-        return named("boot_id", "must be 1 to 64 letters, digits, dots, dashes or underscores");
+        return named(
+            "boot_id",
+            "must be 1 to 64 letters, digits, dots, dashes or underscores, not beginning with a dot",
+        );
     }
     // They are kept as signed numbers; no machine starts or speaks so often.
     let count = |n: u64| (1..=1 << 52).contains(&n);

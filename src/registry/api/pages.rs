@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use hyper::{Response, StatusCode};
 use tokio::time::sleep;
@@ -42,14 +43,14 @@ pub(super) async fn answer(
         (Endpoint::Login, _) => return Ok(login(context, call).await),
         (Endpoint::Logout, _) => return Ok(logout()),
         (Endpoint::PageEvents, None) => return Err(Problem::new("registry_unauthorized", "no session")),
-        (Endpoint::PageEvents, Some(_)) => return events(context, call, query),
-        (_, None) => return Ok(page(StatusCode::UNAUTHORIZED, console::login_page(None))),
+        (Endpoint::PageEvents, Some(_)) => return events(context, call, query).await,
+        (_, None) => return Ok(answer_page(StatusCode::UNAUTHORIZED, console::login_page(None))),
         (Endpoint::TenantPage, Some(user)) => tenant(context, call, query, user).await,
         (_, Some(user)) => fleet(context, query, user).await,
     };
     Ok(match done {
-        Ok(html) => page(StatusCode::OK, html),
-        Err(problem) => problem_page(&problem),
+        Ok(html) => answer_page(StatusCode::OK, html),
+        Err(problem) => shown(&problem),
     })
 }
 
@@ -69,12 +70,12 @@ async fn tenant(context: &Context, call: &Call, query: &Query, user: String) -> 
     Ok(console::tenant_page(&TenantPage { view, timeline, before, user }))
 }
 
-fn events(context: &Arc<Context>, call: &Call, query: &Query) -> Result<Answer, Problem> {
-    let tenant = query.text("tenant");
-    if tenant.is_some_and(|id| !is_id(id)) {
-        return Err(Problem::new("invalid_query", "tenant is no id of a tenant"));
+async fn events(context: &Arc<Context>, call: &Call, query: &Query) -> Result<Answer, Problem> {
+    match query.text("tenant") {
+        None => Ok(support::events(context, call, None)),
+        Some(id) if !is_id(id) => Err(Problem::new("invalid_query", "tenant is no id of a tenant")),
+        Some(id) => support::tenant_events(context, call, id).await,
     }
-    Ok(support::events(context, call, tenant.map(str::to_owned)))
 }
 
 async fn login(context: &Context, call: &Call) -> Answer {
@@ -84,7 +85,7 @@ async fn login(context: &Context, call: &Call) -> Answer {
         context.metrics.unauthorized.inc();
         sleep(WRONG_KEY).await;
         let html = console::login_page(Some("This key is not known here, or it was taken back."));
-        return page(StatusCode::UNAUTHORIZED, html);
+        return answer_page(StatusCode::UNAUTHORIZED, html);
     };
     tracing::info!(key = principal.id, "a session began in the console");
     go_home(&context.callers.session_cookie(&principal))
@@ -95,7 +96,7 @@ fn logout() -> Answer {
 }
 
 fn go_home(cookie: &str) -> Answer {
-    let mut response = Response::new(hyper::body::Bytes::new());
+    let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;
     response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
     if let Ok(cookie) = HeaderValue::from_str(cookie) {
@@ -104,25 +105,38 @@ fn go_home(cookie: &str) -> Answer {
     Answer::Other(Box::new(response))
 }
 
-/// A problem as people see it.
-pub(super) fn problem_page(problem: &Problem) -> Answer {
-    let remedy = problem.remedy.as_deref().unwrap_or_default();
-    let html = console::problem_page(problem.status, problem.title, &problem.detail, remedy);
+/// A problem as people see it: strangers are asked for their key first.
+pub(super) fn problem_page(problem: &Problem) -> Response<Bytes> {
+    let html = if problem.code == "registry_unauthorized" {
+        console::login_page(None)
+    } else {
+        let remedy = problem.remedy.as_deref().unwrap_or_default();
+        console::problem_page(problem.status, problem.title, &problem.detail, remedy)
+    };
     page(problem.status(), html)
 }
 
-fn page(status: StatusCode, html: String) -> Answer {
-    let mut response = Response::new(hyper::body::Bytes::from(html));
+/// The same as an answer.
+pub(super) fn shown(problem: &Problem) -> Answer {
+    Answer::Other(Box::new(problem_page(problem)))
+}
+
+fn answer_page(status: StatusCode, html: String) -> Answer {
+    Answer::Other(Box::new(page(status, html)))
+}
+
+fn page(status: StatusCode, html: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(html));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HTML);
     headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    Answer::Other(Box::new(response))
+    response
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> Answer {
-    Answer::Text(StatusCode::OK, media_type, hyper::body::Bytes::from_static(text.as_bytes()))
+    Answer::Text(StatusCode::OK, media_type, Bytes::from_static(text.as_bytes()))
 }
 
 fn away(why: Unavailable) -> Problem {

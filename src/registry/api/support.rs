@@ -140,6 +140,12 @@ pub(super) async fn metrics(context: &Context) -> Result<Answer, Problem> {
     Ok(Answer::Text(StatusCode::OK, OPENMETRICS, Bytes::from(text)))
 }
 
+/// `/v1/support/tenants/{id}/events`.
+pub(super) async fn tenant_events(context: &Arc<Context>, call: &Call, id: &str) -> Result<Answer, Problem> {
+    let there = context.store.tenant(id.to_owned()).await.map_err(unavailable)?.is_some();
+    if there { Ok(events(context, call, Some(id.to_owned()))) } else { Err(no_tenant(id)) }
+}
+
 /// A stream that tells which tenants changed: of the fleet, or one only.
 pub(super) fn events(context: &Arc<Context>, call: &Call, tenant: Option<String>) -> Answer {
     let (context, principal) = (context.clone(), call.principal.clone());

@@ -41,12 +41,15 @@ pub(super) fn for_status(status: Status) -> Advice {
         ),
         Status::Crashed => (
             "The gateway does not stay up, and no finding says why",
-            &["See its last exit below, then the gateway's log (/v1/logs through the control plane)."],
+            &[
+                "See its last exit below; /v1/state through the control plane has the gateway's last lines.",
+                "What it printed before those is in the machine's log at the platform.",
+            ],
         ),
         Status::Degraded => (
             "Something does not work, and no finding says what",
             &[
-                "See the reason above and the facts below; /v1/logs through the control plane has the gateway's last lines.",
+                "See the reason above and the facts below, then what the gateway printed: the machine's log at the platform.",
             ],
         ),
         Status::Booting => (
@@ -85,4 +88,27 @@ pub(super) fn for_facet(facet: Facet) -> Option<Advice> {
         _ => return None,
     };
     Some(Advice { title, steps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Code;
+
+    #[test]
+    fn whatever_is_named_to_be_called_exists() {
+        let advice = Status::ALL.into_iter().map(for_status);
+        let facets = [Facet::Conflict, Facet::Restored, Facet::ProvisioningFailed, Facet::Errors, Facet::Warnings];
+        let advice = advice.chain(facets.into_iter().filter_map(for_facet)).flat_map(|advice| advice.steps);
+        let remedies = Code::ALL.iter().map(|code| code.remedy());
+        let known = |path: &str| crate::api::routes::ROUTES.iter().any(|route| route.path == path);
+        let mut named = 0;
+        for text in advice.copied().chain(remedies) {
+            for path in text.split([' ', ',', ';', ')', '(']).filter(|word| word.starts_with("/v1/")) {
+                assert!(known(path.trim_end_matches(['.', ':'])), "{path} in {text:?}");
+                named += 1;
+            }
+        }
+        assert!(named > 1, "nothing was looked at");
+    }
 }

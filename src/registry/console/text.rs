@@ -31,10 +31,10 @@ pub(super) fn plain(text: &str) -> String {
     kept
 }
 
-/// Embeddings, overrides and isolates turn text around, and a closing one would end the isolation of `bdi`.
+/// Marks, embeddings, overrides and isolates turn text around, and a closing one would end the isolation of `bdi`.
 fn visible(c: char) -> char {
     match c {
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
         c if c.is_control() => ' ',
         c => c,
     }

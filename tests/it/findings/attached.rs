@@ -42,6 +42,18 @@ async fn a_gateway_with_everything_wrong_around_it() -> anyhow::Result<()> {
     lab.sidecar.stop().await.map(drop)
 }
 
+#[tokio::test]
+async fn without_a_gateway_that_is_said() -> anyhow::Result<()> {
+    let mut gateway = Gateway::prepare(NEWEST, GatewayOptions::default())?;
+    let builder = Sidecar::builder().gateway_config(gateway.port(), &gateway.config_path());
+    let sidecar = builder.env("OPENCLAW_SIDECAR_GATEWAY_TOKEN", gateway.token()).start().await?;
+    let client = sidecar.client();
+    found(&client, "gateway_absent", &[&format!("port={}", gateway.port())], A_MINUTE).await?;
+    gateway.launch().await?;
+    gone(&client, "gateway_absent", LOOKED).await?;
+    sidecar.stop().await.map(drop)
+}
+
 async fn gateway() -> anyhow::Result<Gateway> {
     let telegram = json!({"channels": {"telegram": {"enabled": true, "botToken": TELEGRAM, "dmPolicy": "pairing"}}});
     let options = GatewayOptions {

@@ -107,6 +107,63 @@ async fn hostile_check_ins_change_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every refusal arrives whole, says what is wrong with which field, and what to do.
+#[tokio::test]
+async fn refusals_can_be_read() -> anyhow::Result<()> {
+    let service = Service::start(Place::new()?, None).await?;
+    let machine = service.with(&service.enrol("acme").await?.credential);
+    let nobody = service.with("ocr_nobody0000000000000000000000000000000000000");
+    let path = "/v1/agent/checkin";
+    let send = async |client: &Client, body: Vec<u8>| -> anyhow::Result<Reply> {
+        client.request("POST", path, &[("content-type", "application/json")], Some(body)).await
+    };
+    for size in [60_000, 300_000, 900_000] {
+        for (client, status) in [(&machine, 413), (&nobody, 413)] {
+            for _ in 0..5 {
+                let reply = send(client, vec![b' '; size]).await.with_context(|| format!("{size} bytes"))?;
+                ensure!(reply.status == status, "{}", reply.text());
+            }
+        }
+    }
+    let mut wrong = message("acme", 1);
+    wrong["state"]["pairing"] = json!({"pending": [{"age_s": "old"}]});
+    let unnamed = json!({"tenant": "acme"});
+    for (body, named) in [(&wrong, "at state.pairing.pending[0].age_s: invalid type"), (&unnamed, "missing field")] {
+        let reply = send(&machine, body.to_string().into_bytes()).await?;
+        ensure!(reply.status == 400 && reply.text().contains(named), "{}", reply.text());
+        ensure!(reply.json()["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{}", reply.text());
+    }
+    let other_method = machine.get(path).await?;
+    ensure!(other_method.status == 405 && other_method.header("allow") == Some("POST"), "{}", other_method.text());
+    let support = service.support();
+    for (client, path, status) in [
+        (&support, "/v1/support/tenants/none/events", 404),
+        (&support, "/none", 404),
+        (&machine, "/none", 404),
+        (&nobody, "/none", 401),
+    ] {
+        ensure!(client.get(path).await?.status == status, "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn browsers_are_shown_pages() -> anyhow::Result<()> {
+    let service = Service::start(Place::new()?, None).await?;
+    let console = service.console().await?;
+    for (path, status, shown) in
+        [("/none", 404, "There is no such route"), ("/v1/support/tenants", 401, "name=\"key\"")]
+    {
+        let page = console.page(path).await?;
+        let kind = page.header("content-type").context("a type")?;
+        ensure!(page.status == status && kind.starts_with("text/html"), "{path}: {} {kind}", page.status);
+        ensure!(page.text().contains(shown), "{path}: {}", page.text());
+    }
+    let stranger = service.public().request("GET", "/none", &[("accept", "text/html")], None).await?;
+    ensure!(stranger.status == 401 && stranger.text().contains("name=\"key\""), "{}", stranger.text());
+    Ok(())
+}
+
 #[tokio::test]
 async fn lists_are_read_page_by_page_in_either_order() -> anyhow::Result<()> {
     let service = Service::start(Place::new()?, None).await?;
