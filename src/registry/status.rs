@@ -143,6 +143,20 @@ pub fn deadline(row: &Row, blind: &[Blind]) -> Option<UnixMs> {
     Some(deadline)
 }
 
+/// When a sweep has to look at a row: from then on its status may change without a message. None for those that only a
+/// message changes, and for what was noticed already.
+pub fn look_at(row: &Row) -> Option<UnixMs> {
+    let last = row.last.as_ref()?;
+    if row.retired_at.is_some() || matches!(row.status, Status::Asleep | Status::Unreachable) {
+        return None;
+    }
+    let boots = row.status == Status::Booting && last.bye.is_none();
+    let quiet = last.next_s.is_none() && row.status != Status::Unknown;
+    let boot = boots.then(|| last.booted_at.plus_ms(LONGEST_BOOT_MS));
+    let silence = quiet.then(|| last.received_at.plus_ms(QUIET_MS));
+    [row.due_at(), boot, silence].into_iter().flatten().min()
+}
+
 fn judge(last: &Last, now: UnixMs, overdue: bool) -> (Status, String) {
     if let Some(bye) = last.bye.as_ref().filter(|bye| bye.intent != Intent::Restart) {
         let what = match bye.intent {

@@ -183,6 +183,16 @@ fn records_that_were_not_kept_are_told_of() {
 }
 
 #[test]
+fn a_boot_that_takes_too_long_is_noticed_without_a_message() {
+    let mut boots = CheckIn { next_s: Some(3600), ..message(1, "a", 1) };
+    boots.state.phase = "starting".to_owned();
+    let (row, _) = taken(vec![boots]);
+    assert_eq!((row.status, status::look_at(&row)), (Status::Booting, Some(arrival_at(600))));
+    let row = pass_time(Some(&row), arrival_at(602), &[]).row.unwrap();
+    assert_eq!((row.status, status::look_at(&row)), (Status::Degraded, Some(arrival_at(3600))));
+}
+
+#[test]
 fn a_goodbye_is_asleep_with_its_reason() {
     let bye = Some(Bye { intent: Intent::Stop, reason: "SIGTERM".to_owned() });
     let (row, lines) = taken(vec![message(1, "a", 1), CheckIn { bye, ..message(1, "a", 2) }]);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Counts, Filter, Order, Unavailable};
 use crate::clock::UnixMs;
+use crate::registry::status;
 use crate::registry::tenant::{Digest, Entry, EntryKind, Last, Row, Status};
 
 /// A row's columns beside those it has as fields.
@@ -64,10 +65,9 @@ pub(super) fn news(before: Option<&Row>, row: &Row) -> Option<Facts> {
     (!same).then_some(facts)
 }
 
-/// When a sweep has to look at a row: once its next message is late, unless nobody expects one or it was missed already.
+/// When a sweep has to look at a row.
 pub(super) fn due(row: &Row) -> Option<i64> {
-    let expected = row.retired_at.is_none() && !matches!(row.status, Status::Asleep | Status::Unreachable);
-    row.due_at().filter(|_| expected).map(int)
+    status::look_at(row).map(int)
 }
 
 /// What a machine said last, as JSON.

@@ -175,6 +175,8 @@ pub(super) async fn overdue_are_found(store: &dyn Store) {
         with("waits", Status::Unreachable, waits),
         Row::new("fresh", "", vec![], at(0)),
     ];
+    let boots = |last: &mut Last| (last.phase, last.next_s) = ("starting".to_owned(), Some(3600));
+    rows.push(with("boots", Status::Booting, boots));
     rows[6].retired_at = Some(at(1));
     let mut told = Row { id: "waits-told".to_owned(), ..rows[7].clone() };
     told.last.as_mut().unwrap().pending_told = true;
@@ -187,4 +189,6 @@ pub(super) async fn overdue_are_found(store: &dyn Store) {
     assert_eq!(after("crashed", 60_001, 50_001, 1).await, "due");
     assert_eq!(after("due", 60_001, 50_001, 9).await, "waits");
     assert_eq!(of(400_000, 0, 9).await, "crashed due later");
+    assert_eq!(of(600_001, 0, 9).await, "boots crashed due later", "a boot takes too long");
+    assert_eq!(of(24 * 3_600_000 + 1, 0, 9).await, "boots crashed due later quiet");
 }
