@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::webhooks;
+use super::{store, webhooks};
 use crate::checkin::tls::{Trust, client_config};
 use crate::config::keys::{Key, Kind, Schema, either, host, listener, parse, path, same_port, whole};
 use crate::config::{Auth, Env, Fault, Faults, Log, Tls, fault};
@@ -106,12 +106,10 @@ impl Config {
     /// used.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        let authorities = [(webhooks::CA_FILE, &self.webhooks_ca_file), ("store_ca_file", &self.store_ca_file)];
-        for (key, path) in authorities.into_iter().filter_map(|(key, path)| Some((key, path.clone()?))) {
-            if let Err(why) = client_config(&Trust::Authorities(path), key) {
-                faults.push(Fault::said(&why));
-            }
-        }
+        let authorities = self.webhooks_ca_file.clone().map(Trust::Authorities);
+        let webhooks = authorities.map_or(Ok(()), |trust| client_config(&trust, webhooks::CA_FILE).map(drop));
+        let store = store::check(self.store_place().expose(), self.store_ca_file.as_deref());
+        faults.extend([webhooks, store].into_iter().filter_map(|checked| Some(Fault::said(&checked.err()?))));
         if self.tls.cert_file.is_some()
             && let Err(why) = Certificate::load(&self.tls, &self.state_dir)
         {

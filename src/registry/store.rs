@@ -293,18 +293,42 @@ fn tell(changes: &broadcast::Sender<Changed>, tenants: Vec<String>) {
     }
 }
 
+/// What keeps a place from being opened, as far as it can be found out without opening it.
+///
+/// # Errors
+/// The key and what is wrong, in plain words, without a password.
+pub fn check(location: &str, ca_file: Option<&Path>) -> Result<(), String> {
+    if is_postgres(location) {
+        #[cfg(feature = "postgres")]
+        return postgres::check(location, ca_file);
+        #[cfg(not(feature = "postgres"))]
+        return Err(NO_POSTGRES.to_owned());
+    }
+    // Only PostgreSQL has one.
+    let _ = ca_file;
+    sqlite::check_place(Path::new(location))
+}
+
+fn is_postgres(location: &str) -> bool {
+    location.starts_with("postgres://") || location.starts_with("postgresql://")
+}
+
+#[cfg(not(feature = "postgres"))]
+const NO_POSTGRES: &str = "store: this build has no PostgreSQL; build with `--features postgres`, or name a file";
+
 /// Opens the store at a path (SQLite) or at a `postgres://` URL, whose certificate the authorities in `ca_file` or else
 /// the system's vouch for.
 ///
 /// # Errors
-/// It cannot be opened, or this build has no such store; in plain words, without a password.
+/// The key and why it cannot be opened, or that this build has no such store; in plain words, without a password.
 #[cfg_attr(not(feature = "postgres"), expect(clippy::unused_async, reason = "the other store connects"))]
 pub async fn open(location: &str, ca_file: Option<&Path>) -> Result<Arc<dyn Store>, String> {
-    if location.starts_with("postgres://") || location.starts_with("postgresql://") {
-        #[cfg(feature = "postgres")]
-        return Ok(Arc::new(postgres::Postgres::connect(location, ca_file).await?));
-        #[cfg(not(feature = "postgres"))]
-        return Err("this build has no PostgreSQL; build with `--features postgres`, or name a file".to_owned());
+    check(location, ca_file)?;
+    #[cfg(feature = "postgres")]
+    if is_postgres(location) {
+        let connected = postgres::Postgres::connect(location, ca_file).await;
+        return Ok(Arc::new(connected.map_err(|why| format!("store: {why}"))?));
     }
-    Ok(Arc::new(sqlite::Sqlite::open(Path::new(location))?))
+    let opened = sqlite::Sqlite::open(Path::new(location));
+    Ok(Arc::new(opened.map_err(|why| format!("store: {why}"))?))
 }

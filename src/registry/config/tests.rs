@@ -40,6 +40,12 @@ fn files_that_cannot_be_used_are_found_before_they_are_needed() {
         (config.webhooks_ca_file, config.tls.cert_file, config.tls.key_file) = (None, Some(path.clone()), Some(path));
         assert_eq!(config.faults()[0].key, "tls.cert_file");
     }
+    let place = |place: &str| Config { store: given(place), ..Config::default() };
+    let missing = dir.path().join("none/deep/registry.db");
+    let fault = &place(&missing.display().to_string()).faults()[0];
+    assert!(fault.key == "store" && fault.what.contains("does not exist; create it"), "{fault:?}");
+    #[cfg(feature = "postgres")]
+    assert_eq!(place("postgres://").faults()[0].key, "store");
     assert_eq!(Config::default().faults(), []);
 }
 

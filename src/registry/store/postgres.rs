@@ -52,6 +52,15 @@ pub struct Postgres {
     _listening: Listening,
 }
 
+/// Whether a URL and the authorities it needs can be read.
+///
+/// # Errors
+/// The key and what is wrong, without a password.
+pub fn check(url: &str, ca_file: Option<&Path>) -> Result<(), String> {
+    let keyed = |why: String| if why.starts_with("store") { why } else { format!("store: {why}") };
+    Server::named(url, ca_file).map(drop).map_err(keyed)
+}
+
 impl Postgres {
     /// Connects to the database of a `postgres://` URL and brings its schema to the newest. Another machine is reached
     /// over TLS and has to prove its name, unless the URL says `sslmode=disable`.

@@ -32,6 +32,7 @@ use crate::clock::UnixMs;
 use crate::registry::tenant::{Digest, Entry, Row};
 
 pub use self::backup::{backup, restore};
+pub use self::connect::check_place;
 
 /// Reads at once; each is a few milliseconds at most.
 const READERS: usize = 4;

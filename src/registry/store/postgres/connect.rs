@@ -104,6 +104,9 @@ impl Server {
     pub(super) fn named(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
         // What is wrong is not said: it may be the password that holds a sign it should not.
         let mut config: Config = url.parse().map_err(|_| "the PostgreSQL URL cannot be read".to_owned())?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err("the PostgreSQL URL names no host".to_owned());
+        }
         if config.get_ssl_mode() == SslMode::Prefer {
             // Preferred only, it would be given up where somebody between us and the server says so.
             let plain = ca_file.is_none() && is_near(&config);

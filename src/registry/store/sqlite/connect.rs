@@ -28,18 +28,12 @@ const USED: &[u8] = b"a registry has used this database\n";
 /// # Errors
 /// Another process has it, its directory is open to others, or it was emptied; in plain words.
 pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+    let dir = directory(path);
     if files::exists(dir) {
         let mode = std::fs::metadata(dir).map_err(|e| format!("{}: {e}", dir.display()))?.mode();
         if mode & 0o022 != 0 {
             return Err(format!("{}: others may write there; give the database a directory of its own", dir.display()));
         }
-    } else if dir.parent().is_some_and(|parent| !files::exists(parent)) {
-        // A volume that is not mounted, most likely: a database made there would be lost with it.
-        return Err(format!("store: {} does not exist; create it, or correct store", dir.display()));
     } else {
         files::private_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     }
@@ -60,6 +54,23 @@ pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(|e| e.to_string())?;
     files::sync_parent(path).map_err(|e| e.to_string())?;
     Ok(lock)
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether there is a place for the database: its directory is made, the one above it is not.
+///
+/// # Errors
+/// The key and what is missing.
+pub fn check_place(path: &Path) -> Result<(), String> {
+    let dir = directory(path);
+    match dir.parent().filter(|above| !above.as_os_str().is_empty() && !files::exists(above)) {
+        // A volume that is not mounted, most likely: a database made there would be lost with it.
+        Some(_) => Err(format!("store: {} does not exist; create it, or correct store", dir.display())),
+        None => Ok(()),
+    }
 }
 
 /// Remembers that the database is not a new one any more.
