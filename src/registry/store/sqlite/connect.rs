@@ -48,7 +48,8 @@ pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
             "the database is gone, so the registry begins with an empty one: tenants come back with their next \
              check-ins, keys and webhooks do not"
         ),
-        _ => {}
+        Err(_) => tracing::info!(path = %path.display(), "a new database is begun"),
+        Ok(_) => {}
     }
     let file = files::open_append(path).map_err(|e| e.to_string())?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(|e| e.to_string())?;
