@@ -273,7 +273,7 @@ const REGISTRY_CODES: &[(&str, u16, &str, bool, Option<&str>)] = &[
         "The database cannot be used now",
         true,
         Some(
-            "Try again; nothing that was acknowledged is lost. The detail says what keeps the database from being used.",
+            "Correct what the detail says; until then it is tried again by itself, and machines tell later what they cannot tell now.",
         ),
     ),
 ];
