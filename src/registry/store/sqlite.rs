@@ -40,15 +40,19 @@ const READERS: usize = 4;
 /// The registry's data in one file, for one process.
 #[derive(Debug)]
 pub struct Sqlite {
-    writing: Writing,
+    /// First, so that the writer is the last to close: it brings the log into the file.
     reading: Arc<Reading>,
+    writing: Writing,
     changes: broadcast::Sender<Changed>,
 }
+
+/// Connections that nobody reads with now, and the files they have open.
+type Idle = Arc<Mutex<Vec<(Connection, Files)>>>;
 
 #[derive(Debug)]
 struct Reading {
     path: PathBuf,
-    idle: Mutex<Vec<(Connection, Files)>>,
+    idle: Idle,
     /// Those that are written to.
     written: Arc<Mutex<Option<Files>>>,
     slots: Arc<Semaphore>,
@@ -61,14 +65,16 @@ impl Sqlite {
     /// Another process has it open, it belongs to a newer version, or it cannot be opened; in plain words.
     pub fn open(path: &Path) -> Result<Self, String> {
         let lock = connect::claim(path)?;
-        let writing = Writing::start(path.to_owned(), lock).map_err(|e| format!("{}: {e}", path.display()))?;
+        let idle = Idle::default();
+        let writing =
+            Writing::start(path.to_owned(), lock, idle.clone()).map_err(|e| format!("{}: {e}", path.display()))?;
         let reading = Reading {
             path: path.to_owned(),
-            idle: Mutex::default(),
+            idle,
             written: writing.files.clone(),
             slots: Arc::new(Semaphore::new(READERS)),
         };
-        Ok(Self { writing, reading: Arc::new(reading), changes: broadcast::Sender::new(CHANGES_KEPT) })
+        Ok(Self { reading: Arc::new(reading), writing, changes: broadcast::Sender::new(CHANGES_KEPT) })
     }
 
     fn read<T: Send + 'static>(
@@ -113,7 +119,7 @@ impl Reading {
         // All of them, at once: another file's log must not meet this one's.
         idle().retain(|(_, files)| now.as_ref().is_ok_and(|now| now.same(files)));
         let kept = idle().pop();
-        let (connection, files) = kept.map_or_else(|| connect::connect(&self.path), Ok)?;
+        let (connection, files) = kept.map_or_else(|| connect::reader(&self.path), Ok)?;
         let found = act(&connection)?;
         idle().push((connection, files));
         Ok(found)

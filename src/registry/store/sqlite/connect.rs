@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::super::{Unavailable, facts};
@@ -94,6 +95,13 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, Files), Unavailable> {
     before.not_emptied(path)?;
     let connection = open(path)?;
     Ok((connection, Files::of(path)?.opened(&before)))
+}
+
+/// The same for reading: when it closes it leaves the log alone, which may be another file's by then.
+pub(super) fn reader(path: &Path) -> Result<(Connection, Files), Unavailable> {
+    let (connection, files) = connect(path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok((connection, files))
 }
 
 /// Opens an existing file; its log is there then.

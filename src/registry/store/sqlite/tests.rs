@@ -241,6 +241,26 @@ async fn a_log_that_is_removed_costs_nothing_that_was_acknowledged() {
     }
 }
 
+#[tokio::test]
+async fn a_file_that_is_replaced_keeps_what_is_acknowledged_from_then_on() {
+    let (_dir, path) = database();
+    let copy = path.with_file_name("copy.db");
+    let store = Sqlite::open(&path).unwrap();
+    put_all(&store, &[row("a")]).await;
+    assert_eq!(found(&store, "a").await, Some(row("a")), "by a connection that is kept");
+    backup(&path, &copy).unwrap();
+    put_all(&store, &[row("b")]).await;
+    crate::files::rename(&copy, &path).unwrap();
+    for tenant in ["c", "d"] {
+        put_all(&store, &[row(tenant)]).await;
+        assert_eq!(found(&store, tenant).await, Some(row(tenant)));
+    }
+    assert_eq!(found(&store, "b").await, None, "what was replaced is gone");
+    for tenant in ["a", "c", "d"] {
+        assert_eq!(as_if_killed(&path, tenant).await, Some(row(tenant)));
+    }
+}
+
 /// A database that has more in its file than in its log.
 async fn settled(path: &Path) -> Sqlite {
     let store = Sqlite::open(path).unwrap();

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::super::{Counts, Unavailable};
+use super::Idle;
 use super::connect;
 use super::files::{self, Files};
 use super::rows;
@@ -48,6 +49,7 @@ pub(super) struct Writer {
     damage: Option<(Files, Unavailable)>,
     counts: Arc<Mutex<Option<Counts>>>,
     files: Arc<Mutex<Option<Files>>>,
+    readers: Idle,
     lock: Flock<File>,
 }
 
@@ -79,10 +81,10 @@ impl Drop for Caller {
 
 impl Writing {
     /// Opens the database, which must exist, and starts the thread.
-    pub(super) fn start(path: PathBuf, lock: Flock<File>) -> Result<Self, Unavailable> {
+    pub(super) fn start(path: PathBuf, lock: Flock<File>, readers: Idle) -> Result<Self, Unavailable> {
         let (counts, files) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
         let (shown, written) = (counts.clone(), files.clone());
-        let mut writer = Writer { path, open: None, touched: false, damage: None, counts, files, lock };
+        let mut writer = Writer { path, open: None, touched: false, damage: None, counts, files, readers, lock };
         writer.connection()?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name("registry-writer".to_owned()).spawn(move || {
@@ -200,6 +202,7 @@ impl Writer {
     /// the database it belongs to, before another connection looks at either.
     fn leave(&mut self, connection: Connection, files: Files, now: Option<Files>) -> Result<(), Unavailable> {
         self.show(None);
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.touched |= now.is_some_and(|now| now.written_since(&files));
         let saved = connect::save(&connection);
         tracing::warn!(path = %self.path.display(), saved = saved.is_ok(), "others changed the database's files");
