@@ -51,7 +51,7 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Re
         .await
         .map_err(Failure::Unavailable)?;
     let trust = config.webhooks_ca_file.clone().map_or(Trust::System, Trust::Authorities);
-    let stopping = CancellationToken::new();
+    let (stopping, stored) = (CancellationToken::new(), store.clone());
     let context = Arc::new(Context {
         ingest: Ingest::start(&store),
         callers: Callers::new(store.clone(), signer.clone(), auth),
@@ -89,6 +89,9 @@ pub async fn run(config: Config, stop: impl Future<Output = &'static str>) -> Re
         if timeout(DRAIN, tasks.wait()).await.is_err() {
             tracing::warn!("not finished in time, cut off");
         }
+    }
+    if let Err(why) = stored.close().await {
+        tracing::warn!(error = %why, "the store was not closed; the next start makes up for it");
     }
     Ok(())
 }

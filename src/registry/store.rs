@@ -279,6 +279,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// comes along and makes all the others wait behind a batch of one.
     fn writers(&self) -> usize;
 
+    /// Leaves the data as it is to be without a registry. Whoever asks for something afterwards opens it again.
+    fn close(&self) -> Answered<'_, ()>;
+
     /// Told of every change, on this instance and the others.
     fn changes(&self) -> broadcast::Receiver<Changed>;
 }

@@ -345,6 +345,10 @@ impl Store for Postgres {
         2
     }
 
+    fn close(&self) -> Answered<'_, ()> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
     }

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use self::files::Files;
 use self::rows::Amended;
-use self::writer::{DEADLINE, Writing};
+use self::writer::{DEADLINE, Writing, late};
 use super::facts::{Facts, plain};
 use super::{
     Answered, Blind, CHANGES_KEPT, Changed, Counts, Filter, Key, Order, Outcome, Store, Unavailable, Webhook, Work,
@@ -40,9 +40,8 @@ const READERS: usize = 4;
 /// The registry's data in one file, for one process.
 #[derive(Debug)]
 pub struct Sqlite {
-    /// First, so that the writer is the last to close: it brings the log into the file.
-    reading: Arc<Reading>,
     writing: Writing,
+    reading: Arc<Reading>,
     changes: broadcast::Sender<Changed>,
 }
 
@@ -74,7 +73,7 @@ impl Sqlite {
             written: writing.files.clone(),
             slots: Arc::new(Semaphore::new(READERS)),
         };
-        Ok(Self { reading: Arc::new(reading), writing, changes: broadcast::Sender::new(CHANGES_KEPT) })
+        Ok(Self { writing, reading: Arc::new(reading), changes: broadcast::Sender::new(CHANGES_KEPT) })
     }
 
     fn read<T: Send + 'static>(
@@ -82,7 +81,6 @@ impl Sqlite {
         act: impl FnOnce(&Connection) -> Result<T, Unavailable> + Send + 'static,
     ) -> Answered<'_, T> {
         let reading = self.reading.clone();
-        let late = || Unavailable(format!("the registry's database did not answer in {} s", DEADLINE.as_secs()));
         let asked = async move {
             if reading.behind() {
                 // The writer saves what a removed log holds, so that it can be read.
@@ -237,6 +235,10 @@ impl Store for Sqlite {
 
     fn writers(&self) -> usize {
         1
+    }
+
+    fn close(&self) -> Answered<'_, ()> {
+        self.writing.close().boxed()
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {

@@ -119,6 +119,8 @@ async fn backups_are_made_beside_it_and_put_back_without_it() -> anyhow::Result<
     ensure!(status.code() == Some(69) && said.contains("another process has it open"), "{said}");
 
     let place = service.stop().await?;
+    let left = std::fs::read_dir(place.state_dir())?.flatten().map(|file| file.file_name());
+    ensure!(!left.into_iter().any(|name| name.to_string_lossy().contains("-wal")), "its log is left");
     let (status, said) = place.run(&["restore", path]).await?;
     ensure!(status.success(), "{said}");
     let service = Service::start(place, None).await?;

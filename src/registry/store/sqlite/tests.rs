@@ -34,7 +34,9 @@ async fn one_process_has_it_and_nobody_else_may_read_it() {
         assert_eq!(mode(&file.unwrap().path()), 0o600);
     }
     assert!(Sqlite::open(&path).unwrap_err().contains("another process has it open"));
+    assert_eq!(found(&store, "a").await, Some(row("a")));
     drop(store);
+    assert!(!files::with(&path, "-wal").exists(), "one file is all there is without a registry");
     let store = Sqlite::open(&path).unwrap();
     assert_eq!(found(&store, "a").await, Some(row("a")));
     assert_eq!(store.counts().await.unwrap().status["ready"], 1, "counted when it is opened");

@@ -96,13 +96,26 @@ impl Writing {
         Ok(Self { jobs: Some(jobs), thread: Some(thread), counts: shown, files: written })
     }
 
+    /// Closes every connection: the log goes into the file, which is all there is afterwards.
+    pub(super) async fn close(&self) -> Result<(), Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |writer| {
+            writer.close();
+            let _ = reply.send(());
+        });
+        let asked = async {
+            self.jobs.as_ref()?.send(job).await.ok()?;
+            answer.await.ok()
+        };
+        timeout(DEADLINE, asked).await.ok().flatten().ok_or_else(late)
+    }
+
     /// Runs `act` in a transaction, and after its commit `then`, both on the thread.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Transaction<'_>) -> Result<T, Unavailable> + Send + 'static,
         then: impl FnOnce(&T, &mut Counts) + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let late = || Unavailable(format!("the registry's database did not answer in {} s", DEADLINE.as_secs()));
         let fate = Arc::new(Fate::default());
         let caller = Caller(fate.clone());
         let (reply, mut answer) = oneshot::channel();
@@ -126,6 +139,11 @@ impl Writing {
     }
 }
 
+/// What is said of a file that takes too long.
+pub(super) fn late() -> Unavailable {
+    Unavailable(format!("the registry's database did not answer in {} s", DEADLINE.as_secs()))
+}
+
 impl Drop for Writing {
     fn drop(&mut self) {
         self.jobs = None;
@@ -136,7 +154,25 @@ impl Drop for Writing {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Writer {
+    fn forget_readers(&self) {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn close(&mut self) {
+        // Before ours: the last connection to close brings the log into the file, and readers leave it alone.
+        self.forget_readers();
+        self.open = None;
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.show(None);
+    }
+
     fn transact<T>(
         &mut self,
         fate: &Fate,
@@ -202,7 +238,7 @@ impl Writer {
     /// the database it belongs to, before another connection looks at either.
     fn leave(&mut self, connection: Connection, files: Files, now: Option<Files>) -> Result<(), Unavailable> {
         self.show(None);
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.forget_readers();
         self.touched |= now.is_some_and(|now| now.written_since(&files));
         let saved = connect::save(&connection);
         tracing::warn!(path = %self.path.display(), saved = saved.is_ok(), "others changed the database's files");
