@@ -155,7 +155,12 @@ fn merged(row: &Row, arrival: &Arrival, order: Order) -> Last {
         audit: message.audit.clone(),
         events_through: message.events.iter().map(|e| e.seq).max().unwrap_or(0).max(known_records(before, message)),
         conflict_at: if order == Order::Clone { Some(at) } else { before.and_then(|last| last.conflict_at) },
-        restored_at: if order == Order::Restored { Some(at) } else { before.and_then(|last| last.restored_at) },
+        restored_at: match order {
+            Order::Restored => Some(at),
+            // What looked like one was a copy that runs beside it.
+            Order::Clone => None,
+            _ => before.and_then(|last| last.restored_at),
+        },
     }
 }
 

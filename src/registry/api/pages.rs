@@ -107,11 +107,13 @@ fn go_home(cookie: &str) -> Answer {
 
 /// A problem as people see it: strangers are asked for their key first.
 pub(super) fn problem_page(problem: &Problem) -> Response<Bytes> {
-    let html = if problem.code == "registry_unauthorized" {
-        console::login_page(None)
-    } else {
-        let remedy = problem.remedy.as_deref().unwrap_or_default();
-        console::problem_page(problem.status, problem.title, &problem.detail, remedy)
+    let remedy = problem.remedy.as_deref().unwrap_or_default();
+    let html = match problem.code {
+        "registry_unauthorized" => console::login_page(None),
+        "route_not_found" => {
+            console::problem_page(problem.status, "There is no such page", &problem.detail, "Begin with the fleet.")
+        }
+        _ => console::problem_page(problem.status, problem.title, &problem.detail, remedy),
     };
     page(problem.status(), html)
 }

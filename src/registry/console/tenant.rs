@@ -96,7 +96,9 @@ fn what_to_do(view: &TenantView) -> Markup {
     let failed = report.map(|r| &r.desired).filter(|desired| !desired.error.is_empty());
     let silent = matches!(status, Status::Unreachable | Status::Provisioning | Status::Unknown);
     let advised = view.line.facets.iter().filter_map(|facet| Some((*facet, guide::for_facet(*facet)?)));
+    let advised: Vec<_> = advised.collect();
     let explained = !errors.is_empty() || failed.is_some();
+    let well = !explained && others.is_empty() && advised.is_empty();
     let unnamed = report.map_or(0, |r| r.findings_count.saturating_sub(r.findings.len() as u64));
     html! {
         section #todo aria-labelledby="todo-title" {
@@ -112,7 +114,7 @@ fn what_to_do(view: &TenantView) -> Markup {
                 @for (facet, about) in advised { (advice(icon::facet(facet), icon::facet(facet).tone, about)) }
                 @if let Some(desired) = failed { (provisioning_error(desired.generation, &desired.error)) }
                 @for (n, finding) in others.iter().enumerate() { (finding_item(finding, errors.len() + n, view.at)) }
-                @if !explained && matches!(status, Status::Ready | Status::Asleep) {
+                @if (well && status == Status::Ready) || (!explained && status == Status::Asleep) {
                     (advice(icon::status(status), "status", guide::for_status(status)))
                 }
             }

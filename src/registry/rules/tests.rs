@@ -94,6 +94,7 @@ fn a_copy_of_an_older_volume_does_not_hide_the_machine_that_lives() {
     assert!(lines[2].contains(&EntryKind::Conflict), "the other one goes on");
     let last = row.last.unwrap();
     assert_eq!((last.lives[0].boot_id.as_str(), last.lives[0].seq), ("old", 2), "neither is left out");
+    assert_eq!(last.restored_at, None, "it was no restore");
     assert!(!lines[3].contains(&EntryKind::Conflict), "told once");
 }
 
@@ -214,7 +215,7 @@ proptest! {
         let (row, _) = taken(order.iter().map(|n| all[*n].clone()).collect());
         let last = row.last.unwrap();
         let newest = order.iter().rposition(|n| *n == 11).unwrap();
-        if last.restored_at.is_none() && newest > 0 {
+        if last.restored_at.is_none() && last.conflict_at.is_none() && newest > 0 {
             prop_assert_eq!(last.lives[0].epoch, 3);
         }
     }

@@ -151,8 +151,7 @@ async fn refusals_can_be_read() -> anyhow::Result<()> {
 async fn browsers_are_shown_pages() -> anyhow::Result<()> {
     let service = Service::start(Place::new()?, None).await?;
     let console = service.console().await?;
-    for (path, status, shown) in
-        [("/none", 404, "There is no such route"), ("/v1/support/tenants", 401, "name=\"key\"")]
+    for (path, status, shown) in [("/none", 404, "There is no such page"), ("/v1/support/tenants", 401, "name=\"key\"")]
     {
         let page = console.page(path).await?;
         let kind = page.header("content-type").context("a type")?;
