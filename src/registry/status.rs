@@ -21,6 +21,8 @@ use crate::clock::UnixMs;
 
 /// A promise is overdue by this much before it counts: the sender spreads by a quarter, and messages get lost.
 const GRACE_MS: u64 = 30_000;
+/// A message takes no longer to arrive, unless something is in its way.
+const ON_THE_WAY_MS: u64 = 5_000;
 /// After a time in which we were blind, every machine gets so long to come back: its longest pause between tries.
 const AFTER_BLIND_MS: u64 = 12 * 60_000;
 /// A boot that takes longer is no boot any more. On a sixteenth of a core a gateway takes 240 s.
@@ -225,6 +227,8 @@ fn evidence(last: &Last, now: UnixMs, deadline: Option<UnixMs>, blind: &[Blind])
         }
         (_, Some(promised), Some(deadline)) => lines.push(if now > deadline {
             format!("the next was promised within {}, and is overdue since {}", span(promised), deadline.rfc3339())
+        } else if last.received_at.plus_ms(promised * 1000 + ON_THE_WAY_MS) < now {
+            format!("the next was promised within {}, and is late", span(promised))
         } else {
             format!("the next is promised within {}", span(promised))
         }),
@@ -246,7 +250,7 @@ fn confidence(row: &Row, last: &Last, now: UnixMs, overdue: bool, status: Status
     if status == Status::Asleep {
         return Confidence::High;
     }
-    let late = row.due_at().is_some_and(|due| now > due.plus_ms(GRACE_MS));
+    let late = row.due_at().is_some_and(|due| now > due.plus_ms(ON_THE_WAY_MS));
     // Not heard since we came back.
     let missed = blind.iter().any(|window| window.to >= last.received_at);
     match () {

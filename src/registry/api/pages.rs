@@ -110,6 +110,9 @@ pub(super) fn problem_page(problem: &Problem) -> Response<Bytes> {
     let remedy = problem.remedy.as_deref().unwrap_or_default();
     let html = match problem.code {
         "registry_unauthorized" => console::login_page(None),
+        "tenant_not_found" => {
+            console::problem_page(problem.status, problem.title, &problem.detail, "Find it in the fleet by its name.")
+        }
         "route_not_found" => {
             console::problem_page(problem.status, "There is no such page", &problem.detail, "Begin with the fleet.")
         }

@@ -4,6 +4,7 @@
 //! connection is given up and the next call begins with a new one: when the cause is gone, so is the fault.
 
 mod backup;
+mod claim;
 mod connect;
 mod files;
 mod rows;
@@ -20,6 +21,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 
+use self::claim::Claim;
 use self::files::Files;
 use self::rows::Amended;
 use self::writer::{DEADLINE, Writing, late};
@@ -63,10 +65,10 @@ impl Sqlite {
     /// # Errors
     /// Another process has it open, it belongs to a newer version, or it cannot be opened; in plain words.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let lock = connect::claim(path)?;
+        let claim = Claim::take(path)?;
         let idle = Idle::default();
         let writing =
-            Writing::start(path.to_owned(), lock, idle.clone()).map_err(|e| format!("{}: {e}", path.display()))?;
+            Writing::start(path.to_owned(), claim, idle.clone()).map_err(|e| format!("{}: {e}", path.display()))?;
         let reading = Reading {
             path: path.to_owned(),
             idle,

@@ -9,8 +9,10 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::super::Unavailable;
+use super::claim::Claim;
 use super::connect::{self, MIGRATIONS};
 use super::files::with;
+use super::rows;
 use crate::files;
 
 /// Tries to begin or end a copy that another process keeps from it, so far apart.
@@ -31,7 +33,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), String> {
     if connect::schema(&source, MIGRATIONS.len()).map_err(named)? == 0 {
         return Err(format!("{}: is empty", from.display()));
     }
-    copy(&source, to, |copy| {
+    copy(&source, to, false, |copy| {
         let found = connect::check(copy).map_err(|e| named(e.into()))?;
         found.map_err(|what| named(Unavailable(format!("is damaged, so no backup is written: {what}"))))
     })
@@ -47,18 +49,22 @@ pub fn restore(from: &Path, to: &Path) -> Result<(), String> {
     let source = checked(from).map_err(named)?;
     let kept = connect::beside(to, "replaced");
     if files::exists(&kept) {
-        return Err(format!("{}: is what an earlier backup replaced; move it away first", kept.display()));
+        return Err(format!("{}: is what an earlier restore replaced; move it away first", kept.display()));
+    }
+    let dir = connect::directory(to);
+    if !files::exists(dir) {
+        return Err(format!("{}: does not exist; create it, or correct store or state_dir", dir.display()));
     }
     let fresh = !files::exists(to);
-    let _lock = connect::claim(to)?;
-    if !fresh {
-        keep(to)?;
+    if !fresh && !to.is_file() {
+        return Err(format!("{}: is no file; correct store", to.display()));
     }
-    let made = copy(&source, to, |_| Ok(()));
-    if made.is_err() && fresh {
-        let _ = files::remove_if_present(to);
-    }
-    made
+    let mut claim = Claim::lock(to)?;
+    copy(&source, to, !fresh, |copy| {
+        // Of an older version, or with something missing: that is found out before it is needed.
+        connect::migrate(copy, MIGRATIONS).and_then(|()| rows::read_each(copy)).map_err(|e| named(e.0))
+    })?;
+    claim.closed().map_err(|e| format!("{}: {e}", to.display()))
 }
 
 fn checked(path: &Path) -> Result<Connection, String> {
@@ -85,16 +91,22 @@ fn keep(path: &Path) -> Result<(), String> {
     std::fs::hard_link(path, &kept).map_err(|e| format!("{}: {e}", kept.display()))
 }
 
-/// Under another name until all of it is on the disk and `check` finds nothing wrong with it.
-fn copy(source: &Connection, to: &Path, check: impl FnOnce(&Connection) -> Result<(), String>) -> Result<(), String> {
+/// Under another name until all of it is on the disk and `check` finds nothing wrong with it. What it replaces is kept.
+fn copy(
+    source: &Connection,
+    to: &Path,
+    replaces: bool,
+    check: impl FnOnce(&mut Connection) -> Result<(), String>,
+) -> Result<(), String> {
     let part = connect::beside(to, "new");
     let named = |e: &dyn Display| format!("{}: {e}", to.display());
     files::remove_if_present(&part).map_err(|e| e.to_string())?;
     drop(files::open_append(&part).map_err(|e| e.to_string())?);
     let done = Connection::open(&part)
         .map_err(|e| named(&e))
-        .and_then(|mut copy| copy_pages(source, &mut copy).map_err(|e| named(&e)).and_then(|()| check(&copy)))
+        .and_then(|mut copy| copy_pages(source, &mut copy).map_err(|e| named(&e)).and_then(|()| check(&mut copy)))
         .and_then(|()| File::open(&part).and_then(|file| file.sync_all()).map_err(|e| named(&e)))
+        .and_then(|()| if replaces { keep(to) } else { Ok(()) })
         .and_then(|()| files::rename(&part, to).map_err(|e| named(&e)));
     if done.is_err() {
         let _ = files::remove_if_present(&part);

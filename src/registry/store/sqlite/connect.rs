@@ -1,12 +1,8 @@
-//! The file: its place, its lock, its schema, and what its errors mean.
+//! Connections to the file: how they are opened, its schema, and what its errors mean.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
@@ -21,44 +17,8 @@ pub(super) const APPLICATION_ID: i32 = 0x4f43_5247;
 /// A lock of another process is waited for so long, less than the deadline of a call.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// What the lock's file says once there was a database with something in it.
-const USED: &[u8] = b"a registry has used this database\n";
-
-/// Takes the database for this process, and makes an empty file where there is none.
-///
-/// # Errors
-/// Another process has it, its directory is open to others, or it was emptied; in plain words.
-pub(super) fn claim(path: &Path) -> Result<Flock<File>, String> {
-    let dir = directory(path);
-    if files::exists(dir) {
-        let mode = std::fs::metadata(dir).map_err(|e| format!("{}: {e}", dir.display()))?.mode();
-        if mode & 0o022 != 0 {
-            return Err(format!("{}: others may write there; give the database a directory of its own", dir.display()));
-        }
-    } else {
-        files::private_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    }
-    let file = files::open_append(&beside(path, "lock")).map_err(|e| e.to_string())?;
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| format!("{}: another process has it open", path.display()))?;
-    let used = lock.metadata().is_ok_and(|lock| lock.len() > 0);
-    match Files::of(path) {
-        Ok(found) if used && found.is_empty() => return Err(format!("{}: {}", path.display(), named::emptied())),
-        Err(_) if used => tracing::warn!(
-            path = %path.display(),
-            "the database is gone, so the registry begins with an empty one: tenants come back with their next \
-             check-ins, keys and webhooks do not"
-        ),
-        Err(_) => tracing::info!(path = %path.display(), "a new database is begun"),
-        Ok(_) => {}
-    }
-    let file = files::open_append(path).map_err(|e| e.to_string())?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(|e| e.to_string())?;
-    files::sync_parent(path).map_err(|e| e.to_string())?;
-    Ok(lock)
-}
-
-fn directory(path: &Path) -> &Path {
+/// Where the database lies.
+pub(super) fn directory(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -75,15 +35,6 @@ pub fn check_place(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Remembers that the database is not a new one any more.
-pub(super) fn used(lock: &mut Flock<File>) -> std::io::Result<()> {
-    if lock.metadata()?.len() > 0 {
-        return Ok(());
-    }
-    lock.write_all(USED)?;
-    lock.sync_all()
-}
-
 /// The name of a file that belongs to the database.
 pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
     named::with(path, &format!(".{what}"))
@@ -92,7 +43,9 @@ pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
 /// Opens an existing file.
 pub(super) fn connect(path: &Path) -> Result<(Connection, Files), Unavailable> {
     let before = Files::of(path)?;
-    before.not_emptied(path)?;
+    if before.is_emptied() {
+        return Err(named::emptied());
+    }
     let connection = open(path)?;
     Ok((connection, Files::of(path)?.opened(&before)))
 }
@@ -100,7 +53,7 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, Files), Unavailable> {
 /// The same for reading: when it closes it leaves the log alone, which may be another file's by then.
 pub(super) fn reader(path: &Path) -> Result<(Connection, Files), Unavailable> {
     let (connection, files) = connect(path)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    leave_log_alone(&connection)?;
     Ok((connection, files))
 }
 
@@ -126,13 +79,19 @@ pub(super) fn save(connection: &Connection) -> Result<(), Unavailable> {
     if busy == 0 { Ok(()) } else { Err(Unavailable("the registry's database is locked by another process".to_owned())) }
 }
 
+/// Whether the connection closes without bringing the log into the file.
+pub(super) fn leave_log_alone(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+}
+
 /// Reads all of a database.
 ///
 /// # Errors
 /// What is wrong in it.
 pub(super) fn check(connection: &Connection) -> rusqlite::Result<Result<(), String>> {
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    Ok(if found == "ok" { Ok(()) } else { Err(found) })
+    let line = found.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(if found == "ok" { Ok(()) } else { Err(line) })
 }
 
 /// Brings the schema to the newest, one step and one transaction at a time.

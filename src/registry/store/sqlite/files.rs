@@ -1,7 +1,7 @@
 //! Which files a connection has open, and whether they are still those at its paths.
 //!
-//! SQLite goes on writing into a log that was removed, and into a database that was emptied; what it acknowledges then is
-//! lost with the process. So both are looked at before and after each commit.
+//! SQLite goes on writing into a log that was removed, and into files that others wrote to; what it acknowledges then is
+//! lost with the process. So all of them are looked at before and after each commit.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -9,20 +9,39 @@ use std::path::{Path, PathBuf};
 
 use super::super::Unavailable;
 
+/// No database is shorter: that is its smallest page.
+const SHORTEST: u64 = 512;
+
 /// A database's files at its path, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Files {
-    database: Inode,
-    /// Size and time of the last write, in seconds and nanoseconds: only our own commits may change them.
+    database: Seen,
+    /// The log, and the index to it: there while a connection is.
+    log: Option<Seen>,
+    index: Option<Inode>,
+}
+
+/// A file at one moment. Only our own commits may change its size and the time it was last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    inode: Inode,
     size: u64,
     written: (i64, i64),
-    /// The log, and the index to it: there while a connection is.
-    log: Option<Inode>,
-    index: Option<Inode>,
 }
 
 /// Device and number.
 type Inode = (u64, u64);
+
+impl Seen {
+    fn of(found: &Metadata) -> Self {
+        let inode = (found.dev(), found.ino());
+        Self { inode, size: found.size(), written: (found.mtime(), found.mtime_nsec()) }
+    }
+
+    fn written_since(&self, before: &Self) -> bool {
+        self.inode == before.inode && self != before
+    }
+}
 
 impl Files {
     /// Looks at the files.
@@ -35,53 +54,56 @@ impl Files {
                 "the registry's database file is gone ({e}); put it back, or restart to begin with an empty one"
             ))
         };
-        let inode = |found: &Metadata| (found.dev(), found.ino());
-        let found = std::fs::metadata(path).map_err(gone)?;
-        let other = |suffix| std::fs::metadata(with(path, suffix)).ok().as_ref().map(inode);
-        Ok(Self {
-            database: inode(&found),
-            size: found.size(),
-            written: (found.mtime(), found.mtime_nsec()),
-            log: other("-wal"),
-            index: other("-shm"),
-        })
+        let database = Seen::of(&std::fs::metadata(path).map_err(gone)?);
+        let beside = |suffix| std::fs::metadata(with(path, suffix)).ok().map(|found| Seen::of(&found));
+        Ok(Self { database, log: beside("-wal"), index: beside("-shm").map(|index| index.inode) })
     }
 
     /// Whether these are the same files, whatever is in them.
     pub(super) fn same(&self, other: &Self) -> bool {
-        self.same_database(other) && (self.log, self.index) == (other.log, other.index)
+        let log = |files: &Self| files.log.map(|log| log.inode);
+        self.same_database(other) && log(self) == log(other) && self.index == other.index
     }
 
     /// Whether the database is the same file.
     pub(super) fn same_database(&self, other: &Self) -> bool {
-        self.database == other.database
+        self.database.inode == other.database.inode
     }
 
-    /// Whether the same file was written to since `before`.
+    /// Whether the same database was written to since `before`.
     pub(super) fn written_since(&self, before: &Self) -> bool {
-        self.same_database(before) && (self.size, self.written) != (before.size, before.written)
+        self.database.written_since(&before.database)
     }
 
-    /// Whether the same file lost pages since `before`, which no commit does.
+    /// Whether the same log was written to since `before`.
+    pub(super) fn log_written_since(&self, before: &Self) -> bool {
+        self.log.zip(before.log).is_some_and(|(log, before)| log.written_since(&before))
+    }
+
+    /// Whether the same database lost pages since `before`, which no commit does.
     pub(super) fn shorter_than(&self, before: &Self) -> bool {
-        self.same_database(before) && self.size < before.size
+        self.same_database(before) && self.database.size < before.database.size
     }
 
     /// These files, with the database of `before`: the one that was opened.
     pub(super) fn opened(self, before: &Self) -> Self {
-        Self { database: before.database, ..self }
+        let database = Seen { inode: before.database.inode, ..self.database };
+        Self { database, ..self }
     }
 
-    /// Refuses an empty file that is not a new one: SQLite would take it for that, and remove its log.
-    pub(super) fn not_emptied(&self, path: &Path) -> Result<(), Unavailable> {
-        let log = with(path, "-wal");
-        let left = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
-        if self.size == 0 && left { Err(emptied()) } else { Ok(()) }
-    }
-
-    /// Whether there is nothing in the database.
+    /// Whether there is nothing in the database. SQLite takes such a file for a new one, and removes its log.
     pub(super) fn is_empty(&self) -> bool {
-        self.size == 0
+        self.database.size < SHORTEST
+    }
+
+    /// Whether there is nothing in the database, and something in its log.
+    pub(super) fn is_emptied(&self) -> bool {
+        self.is_empty() && self.log.is_some_and(|log| log.size > 0)
+    }
+
+    /// Whether a log is there.
+    pub(super) fn has_log(&self) -> bool {
+        self.log.is_some()
     }
 }
 

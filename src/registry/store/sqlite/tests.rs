@@ -80,7 +80,7 @@ fn schemas_go_forward_only() {
 #[tokio::test]
 async fn a_database_of_the_first_schema_is_taken_over() {
     let (_dir, path) = database();
-    drop(connect::claim(&path).unwrap());
+    drop(Claim::take(&path).unwrap());
     let (mut connection, _) = connect(&path).unwrap();
     migrate(&mut connection, &MIGRATIONS[..1]).unwrap();
     connection.execute_batch(&of_the_first_schema("x''")).unwrap();
@@ -263,6 +263,72 @@ async fn a_file_that_is_replaced_keeps_what_is_acknowledged_from_then_on() {
     }
 }
 
+#[tokio::test]
+async fn a_log_that_others_wrote_into_is_not_brought_into_the_file() {
+    use std::os::unix::fs::FileExt;
+    for truncate in [true, false] {
+        let (_dir, path) = database();
+        let store = settled(&path).await;
+        store.amend(vec![lengthen("t1")]).await.unwrap();
+        let log = std::fs::OpenOptions::new().write(true).open(files::with(&path, "-wal")).unwrap();
+        if truncate {
+            log.set_len(0).unwrap();
+        } else {
+            log.write_all_at(&[0x55; 5000], 100).unwrap();
+        }
+        store.amend(vec![lengthen("t2")]).await.unwrap();
+        assert_eq!(found(&store, "t2").await.unwrap().label, "x");
+        assert_eq!(found(&store, "t7").await, Some(row("t7")), "what was in the file is whole");
+        assert_eq!(as_if_killed(&path, "t2").await.unwrap().label, "x", "what is acknowledged from then on is kept");
+    }
+}
+
+#[tokio::test]
+async fn what_the_last_run_left_is_looked_at() {
+    let (_dir, path) = database();
+    let young = Sqlite::open(&path).unwrap();
+    put_all(&young, &[row("a")]).await;
+    // As a process that is killed leaves it, and somebody who tidies up afterwards.
+    let killed = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(killed.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let at = killed.path().join("registry.db");
+    for suffix in ["", "-wal", ".lock"] {
+        std::fs::copy(files::with(&path, suffix), files::with(&at, suffix)).unwrap();
+    }
+    let whole = std::fs::read(files::with(&at, "-wal")).unwrap();
+    std::fs::remove_file(files::with(&at, "-wal")).unwrap();
+    let why = Sqlite::open(&at).unwrap_err();
+    assert!(why.contains("was emptied"), "it had everything: {why}");
+    let head = std::fs::read(&path).unwrap();
+    for short in [0, 1, 511] {
+        std::fs::write(files::with(&at, "-wal"), &whole).unwrap();
+        std::fs::write(&at, &head[..short]).unwrap();
+        assert!(Sqlite::open(&at).unwrap_err().contains("was emptied"), "{short} bytes");
+        assert_eq!(std::fs::read(files::with(&at, "-wal")).unwrap(), whole, "{short} bytes");
+    }
+    std::fs::remove_file(&at).unwrap();
+    assert_eq!(found(&Sqlite::open(&at).unwrap(), "a").await, None);
+    assert_eq!(std::fs::read(files::with(&at, ".lost-log")).unwrap(), whole, "nothing is thrown away");
+}
+
+#[test]
+fn nothing_is_touched_that_is_not_ours() {
+    let (_dir, path) = database();
+    let place = path.parent().unwrap();
+    crate::files::private_dir(place).unwrap();
+    std::fs::write(&path, "a text, and not a short one").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    for (wrong, said) in
+        [(path.as_path(), "or no database"), (place, "is no file"), (Path::new("/dev/null"), "is no file")]
+    {
+        let before = std::fs::metadata(wrong).unwrap().permissions().mode();
+        let why = Sqlite::open(wrong).unwrap_err();
+        assert!(why.contains(said), "{why}");
+        assert_eq!(std::fs::metadata(wrong).unwrap().permissions().mode(), before);
+        assert!(!files::with(wrong, ".lock").exists(), "{}", wrong.display());
+    }
+}
+
 /// A database that has more in its file than in its log.
 async fn settled(path: &Path) -> Sqlite {
     let store = Sqlite::open(path).unwrap();
@@ -376,11 +442,18 @@ async fn backups_are_made_while_it_runs_and_put_back_while_it_does_not() {
     let replaced = Sqlite::open(&path.with_file_name("registry.db.replaced")).unwrap();
     assert_eq!(found(&replaced, "later").await, Some(row("later")), "what was replaced is still there");
     let why = restore(&copy, &path).unwrap_err();
-    assert!(why.contains("registry.db.replaced: is what an earlier backup replaced; move it away first"), "{why}");
+    assert!(why.contains("registry.db.replaced: is what an earlier restore replaced; move it away first"), "{why}");
     drop(replaced);
     std::fs::remove_file(path.with_file_name("registry.db.replaced")).unwrap();
     let why = restore(&path.with_file_name("none.db"), &path).unwrap_err();
     assert!(why.contains("none.db: cannot be restored: there is no such file; nothing was changed"), "{why}");
+    let part = path.with_file_name("part.db");
+    std::fs::copy(&copy, &part).unwrap();
+    connect(&part).unwrap().0.execute("DROP TABLE entry", []).unwrap();
+    let why = restore(&part, &path).unwrap_err();
+    assert!(why.contains("part.db: cannot be restored: ") && why.contains("no such table: entry"), "{why}");
+    let nowhere = path.with_file_name("nowhere").join("registry.db");
+    assert!(restore(&copy, &nowhere).unwrap_err().contains("does not exist; create it"));
     // A damaged backup replaces nothing.
     let mut bytes = std::fs::read(&copy).unwrap();
     bytes[4096..].fill(0x55);

@@ -1,6 +1,5 @@
 //! The one thread that writes. A piece of work is a transaction: all of it, durable, or nothing.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::fcntl::Flock;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::super::{Counts, Unavailable};
 use super::Idle;
+use super::claim::Claim;
 use super::connect;
 use super::files::{self, Files};
 use super::rows;
@@ -50,7 +49,7 @@ pub(super) struct Writer {
     counts: Arc<Mutex<Option<Counts>>>,
     files: Arc<Mutex<Option<Files>>>,
     readers: Idle,
-    lock: Flock<File>,
+    claim: Claim,
 }
 
 /// A caller that gives up, and a writer that begins to commit: one of them is first.
@@ -81,10 +80,10 @@ impl Drop for Caller {
 
 impl Writing {
     /// Opens the database, which must exist, and starts the thread.
-    pub(super) fn start(path: PathBuf, lock: Flock<File>, readers: Idle) -> Result<Self, Unavailable> {
+    pub(super) fn start(path: PathBuf, claim: Claim, readers: Idle) -> Result<Self, Unavailable> {
         let (counts, files) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
         let (shown, written) = (counts.clone(), files.clone());
-        let mut writer = Writer { path, open: None, touched: false, damage: None, counts, files, readers, lock };
+        let mut writer = Writer { path, open: None, touched: false, damage: None, counts, files, readers, claim };
         writer.connection()?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name("registry-writer".to_owned()).spawn(move || {
@@ -168,7 +167,11 @@ impl Writer {
     fn close(&mut self) {
         // Before ours: the last connection to close brings the log into the file, and readers leave it alone.
         self.forget_readers();
-        self.open = None;
+        if self.open.take().is_some()
+            && let Err(e) = self.claim.closed()
+        {
+            tracing::warn!(error = %e, "the database's lock file cannot be written");
+        }
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.show(None);
     }
@@ -239,6 +242,15 @@ impl Writer {
     fn leave(&mut self, connection: Connection, files: Files, now: Option<Files>) -> Result<(), Unavailable> {
         self.show(None);
         self.forget_readers();
+        if now.is_some_and(|now| now.log_written_since(&files)) {
+            // Nothing of it is brought into the database unread: the next connection takes what is whole.
+            self.touched = true;
+            tracing::error!(
+                path = %self.path.display(),
+                "others wrote into the database's log: what was acknowledged and was not yet in the database may be lost"
+            );
+            return Ok(connect::leave_log_alone(&connection)?);
+        }
         self.touched |= now.is_some_and(|now| now.written_since(&files));
         let saved = connect::save(&connection);
         tracing::warn!(path = %self.path.display(), saved = saved.is_ok(), "others changed the database's files");
@@ -257,12 +269,19 @@ impl Writer {
         {
             return Err(damage.clone());
         }
+        let used = self.claim.is_used();
+        if used && before.is_empty() {
+            return Err(files::emptied());
+        }
         if self.touched {
-            self.check(before)?;
+            self.check()?;
         }
         let (mut connection, _) = connect::connect(&self.path)?;
+        if used && connect::schema(&connection, connect::MIGRATIONS.len())? == 0 {
+            return Err(files::emptied());
+        }
         connect::migrate(&mut connection, connect::MIGRATIONS)?;
-        connect::used(&mut self.lock).map_err(|e| Unavailable(format!("the registry's lock file: {e}")))?;
+        self.claim.opened().map_err(|e| Unavailable(format!("the database's lock file cannot be written: {e}")))?;
         let counts = rows::counts(&connection)?;
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
         let files = Files::of(&self.path)?.opened(&before);
@@ -272,11 +291,8 @@ impl Writer {
     }
 
     /// Reads all of a file that others wrote to.
-    fn check(&mut self, before: Files) -> Result<(), Unavailable> {
+    fn check(&mut self) -> Result<(), Unavailable> {
         let read = || {
-            if before.is_empty() {
-                return Err(files::emptied());
-            }
             let (connection, _) = connect::connect(&self.path)?;
             let damaged = |what| Unavailable(format!("the registry's database is damaged; restore a backup ({what})"));
             connect::check(&connection)?.map_err(damaged)
