@@ -127,13 +127,19 @@ struct Pem {
     chain: Vec<u8>,
     key: zeroize::Zeroizing<Vec<u8>>,
     name: String,
+    key_name: String,
 }
 
 impl Pem {
     fn read(cert: &Path, key: &Path) -> Result<Self, String> {
         let chain = files::read_bounded(cert, MAX_PEM).map_err(|e| format!("tls.cert_file: {e}"))?;
         let private = files::read_bounded(key, MAX_PEM).map_err(|e| format!("tls.key_file: {e}"))?;
-        Ok(Self { chain, key: private.into(), name: format!("tls.cert_file: {}", cert.display()) })
+        Ok(Self {
+            chain,
+            key: private.into(),
+            name: format!("tls.cert_file: {}", cert.display()),
+            key_name: format!("tls.key_file: {}", key.display()),
+        })
     }
 
     fn digest(&self) -> [u8; 32] {
@@ -146,7 +152,8 @@ impl Pem {
             .map_err(|e| format!("{}: no PEM certificates: {e}", self.name))?;
         let leaf = chain.first().ok_or_else(|| format!("{}: holds no certificate", self.name))?;
         let fingerprint = HEXLOWER.encode(&Sha256::digest(leaf));
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|e| format!("{}: its key: {e}", self.name))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|e| format!("{}: no PEM key: {e}", self.key_name))?;
         let certified = CertifiedKey::from_der(chain, key, &provider::default_provider())
             .map_err(|e| format!("{}: certificate and key do not fit: {e}", self.name))?;
         Ok((certified, fingerprint))
@@ -170,7 +177,8 @@ fn self_signed(state_dir: &Path, names: &[String]) -> Result<Pem, String> {
     let certificate = text.find("-----BEGIN CERTIFICATE").map_or("", |at| &text[at..]);
     files::replace(&state_dir.join("tls.crt"), certificate.as_bytes(), 0o644).map_err(|e| e.to_string())?;
     let bytes = text.into_bytes();
-    Ok(Pem { chain: bytes.clone(), key: bytes.into(), name: path.display().to_string() })
+    let name = path.display().to_string();
+    Ok(Pem { chain: bytes.clone(), key: bytes.into(), key_name: name.clone(), name })
 }
 
 fn covers(text: &str, names: &[String]) -> bool {
