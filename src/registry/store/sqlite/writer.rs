@@ -253,7 +253,15 @@ impl Writer {
         }
         self.touched |= now.is_some_and(|now| now.written_since(&files));
         let saved = connect::save(&connection);
-        tracing::warn!(path = %self.path.display(), saved = saved.is_ok(), "others changed the database's files");
+        let path = self.path.display();
+        if now.is_some_and(|now| now.same_database(&files)) {
+            tracing::warn!(%path, saved = saved.is_ok(), "others changed the database's files");
+        } else {
+            tracing::error!(
+                %path,
+                "the database was replaced or removed: what was acknowledged is in the file that was there, not in this one"
+            );
+        }
         if !self.touched && now.is_some_and(|now| now.same_database(&files)) && saved.is_err() {
             // Nobody else has what is in the log.
             self.open = Some((connection, files));
